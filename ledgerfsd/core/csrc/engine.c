@@ -1,0 +1,374 @@
+/* Life of the engine, its threads and its queue. */
+#include "engine.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+int lfs_fail_api(lfs_engine *e, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(e->error, sizeof e->error, format, args);
+    va_end(args);
+    return -1;
+}
+
+const char *lfs_engine_error(lfs_engine *e) { return e->error; }
+
+uint64_t lfs_clock(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * LFS_NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+static void *reserved(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t accounts_max) {
+    lfs_engine *e = lfs_grow(NULL, sizeof *e);
+    memset(e, 0, sizeof *e);
+    snprintf(e->store, sizeof e->store, "%s", store);
+    e->journal_dir = e->hashes_dir = e->runs_dir = -1;
+    e->segment_bytes = segment_bytes;
+    lfs_ledger_init(&e->ledger, accounts_max);
+    e->ledger.reader = lfs_reader;
+    e->ledger.tx_reader = lfs_tx_reader;
+    e->ledger.block_reader = lfs_block_reader;
+    e->ledger.reader_context = e;
+    lfs_frontier_init(&e->frontier);
+    e->published = reserved((size_t)accounts_max * sizeof *e->published);
+    e->watched = reserved(accounts_max);
+    e->dirty = reserved((accounts_max >> 12) * 8 + 8);
+    e->segments = reserved(LFS_SEGMENTS_MAX * sizeof *e->segments);
+    e->replay_bytes = reserved((size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_bytes);
+    e->replay_len = reserved((size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_len);
+    pthread_mutex_init(&e->publish, NULL);
+    pthread_mutex_init(&e->names_lock, NULL);
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->to_apply, NULL);
+    pthread_cond_init(&e->to_write, NULL);
+    pthread_cond_init(&e->to_zero, NULL);
+    pthread_cond_init(&e->quiet, NULL);
+    e->queue_tail = &e->queue;
+    e->done_tail = &e->done;
+    e->wakeup = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return e;
+}
+
+void lfs_engine_free(lfs_engine *e) {
+    if (!e) return;
+    lfs_engine_stop(e);
+    size_t accounts = e->ledger.accounts_max;
+    for (uint32_t i = 0; i < e->n_segments; i++) {
+        munmap((void *)e->segments[i].map, e->segments[i].map_len);
+        close(e->segments[i].fd);
+    }
+    lfs_dense *files[] = {&e->offsets, &e->ids, &e->transactions, &e->blocks};
+    for (int i = 0; i < 4; i++) lfs_dense_close(files[i]);
+    for (int i = 0; i < LFS_LEVELS; i++) lfs_dense_close(&e->hashes[i]);
+    for (int i = 0; i < LFS_GROUPS; i++)
+        if (e->groups[i]) lfs_group_free(e->groups[i]);
+    for (lfs_ticket *t; (t = lfs_take(e));) lfs_ticket_free(t);
+    munmap(e->published, accounts * sizeof *e->published);
+    munmap(e->watched, accounts);
+    munmap(e->dirty, (accounts >> 12) * 8 + 8);
+    munmap(e->segments, LFS_SEGMENTS_MAX * sizeof *e->segments);
+    munmap(e->replay_bytes, (size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_bytes);
+    munmap(e->replay_len, (size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_len);
+    lfs_ledger_free(&e->ledger);
+    lfs_arena_free(&e->arena);
+    void *rooms[] = {e->touched, e->offset_room, e->leaf_room, e->mth_room, e->pointer_room, e->length_room, e->saved_table};
+    for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) free(rooms[i]);
+    int fds[] = {e->journal_dir, e->hashes_dir, e->runs_dir, e->wakeup};
+    for (int i = 0; i < 4; i++)
+        if (fds[i] >= 0) close(fds[i]);
+    free(e);
+}
+
+/* -- groups */
+
+static void group_take(lfs_engine *e, lfs_group *g) {
+    lfs_ledger *l = &e->ledger;
+    g->used = g->entries = g->n_txs = g->n_updates = 0;
+    g->intents = 0;
+    g->first_index = l->next_index;
+    g->first_tx = l->next_tx;
+    g->height = l->height;
+    g->tickets = NULL;
+    g->tickets_tail = &g->tickets;
+    l->group = g;
+}
+
+static lfs_group *free_group(lfs_engine *e) {
+    for (int i = 0; i < LFS_GROUPS; i++)
+        if (e->groups[i] != e->ready && e->groups[i] != e->writing && e->groups[i] != e->ledger.group) return e->groups[i];
+    return NULL;
+}
+
+int lfs_writer_idle(lfs_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    int idle = !e->ready && !e->writing;
+    pthread_mutex_unlock(&e->lock);
+    return idle;
+}
+
+void lfs_hand_over(lfs_engine *e) {
+    lfs_ledger *l = &e->ledger;
+    lfs_group *g = l->group;
+    if (!g->entries && !g->tickets) return;
+    if (g->entries) { /* the seal takes the next index and time; T2 writes it */
+        l->last_time = l->now_ns > l->last_time ? l->now_ns : l->last_time + 1;
+        g->seal_time = l->last_time;
+        g->n_accounts = l->n_accounts;
+        memcpy(g->policy_leaf, l->policy_leaf, 32);
+        l->next_index++;
+        l->height++;
+    }
+    pthread_mutex_lock(&e->lock);
+    while (e->ready) pthread_cond_wait(&e->to_apply, &e->lock);
+    e->ready = g;
+    lfs_group *next = free_group(e);
+    pthread_cond_signal(&e->to_write);
+    pthread_mutex_unlock(&e->lock);
+    group_take(e, next);
+}
+
+/* -- threads */
+
+static void fail(lfs_engine *e, int code, const char *why) {
+    pthread_mutex_lock(&e->lock);
+    if (!e->failure_code) {
+        snprintf(e->failure, sizeof e->failure, "%s", why);
+        e->failure_code = code;
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* What the group should have committed is not: say so in every result that points into it or behind it. */
+static void refuse_group(lfs_engine *e, lfs_group *g, int code) {
+    for (lfs_ticket *t = g->tickets; t; t = t->next)
+        for (uint32_t i = 0; i < t->n; i++) {
+            lfs_result *result = &t->results[i];
+            if (result->block <= e->counts.blocks) continue;
+            *result = (lfs_result){.index = -1, .line = result->line, .code = (int16_t)code};
+        }
+}
+
+static void complete(lfs_engine *e, lfs_group *g) {
+    uint64_t one = 1;
+    for (lfs_ticket *t = g->tickets; t; t = t->next) {
+        e->inflight_tickets--;
+        e->inflight_bytes -= t->len;
+    }
+    if (g->tickets) {
+        *e->done_tail = g->tickets;
+        e->done_tail = g->tickets_tail;
+    }
+    if (!e->inflight_tickets) pthread_cond_broadcast(&e->quiet);
+    if (write(e->wakeup, &one, sizeof one) < 0 && errno != EAGAIN) abort(); /* an eventfd cannot fail otherwise */
+}
+
+static void *write_loop(void *context) {
+    lfs_engine *e = context;
+    pthread_mutex_lock(&e->lock);
+    for (;;) {
+        while (!e->ready && !(e->stopping > 1)) pthread_cond_wait(&e->to_write, &e->lock);
+        if (!e->ready) break;
+        lfs_group *g = e->writing = e->ready;
+        e->ready = NULL;
+        int failed = e->failure_code;
+        pthread_cond_broadcast(&e->to_apply);
+        pthread_mutex_unlock(&e->lock);
+        if (failed) {
+            refuse_group(e, g, LFS_READ_ONLY);
+        } else if (g->entries) {
+            char why[256];
+            int code = lfs_group_commit(e, g, why);
+            if (code) {
+                fail(e, code, why);
+                refuse_group(e, g, code);
+            }
+        }
+        const lfs_segment *last = &e->segments[e->n_segments - 1];
+        int half = e->stream_end - last->base > e->segment_bytes / 2;
+        pthread_mutex_lock(&e->lock);
+        complete(e, g);
+        e->writing = NULL;
+        pthread_cond_broadcast(&e->to_apply);
+        if (half && !e->spare_ready && !e->zero_wanted && !e->failure_code) {
+            e->zero_wanted = 1;
+            pthread_cond_signal(&e->to_zero);
+        }
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+static void *zero_loop(void *context) {
+    lfs_engine *e = context;
+    pthread_mutex_lock(&e->lock);
+    for (;;) {
+        while (!e->zero_wanted && !e->stopping) pthread_cond_wait(&e->to_zero, &e->lock);
+        if (e->stopping) break;
+        pthread_mutex_unlock(&e->lock);
+        int made = lfs_spare_make(e) == 0; /* if not, the writer tries for itself when it needs one, and reports why not */
+        pthread_mutex_lock(&e->lock);
+        e->spare_ready = made;
+        e->zero_wanted = !made ? -1 : 0; /* -1: do not try again in this life */
+        while (e->zero_wanted < 0 && !e->stopping) pthread_cond_wait(&e->to_zero, &e->lock);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+static lfs_ticket *next_ticket(lfs_engine *e, int *tick) {
+    pthread_mutex_lock(&e->lock);
+    for (;;) {
+        int idle = !e->ready && !e->writing, open = e->ledger.group->entries || e->ledger.group->tickets;
+        if (open && idle) break; /* the writer waits: give it what there is */
+        if (e->pause_wanted && !open && idle) {
+            e->paused = 1;
+            pthread_cond_broadcast(&e->quiet);
+            while (e->pause_wanted) pthread_cond_wait(&e->to_apply, &e->lock);
+            e->paused = 0;
+            continue;
+        }
+        if (!e->pause_wanted && (e->queue || e->tick_wanted)) break;
+        if (e->stopping && !open && idle) break;
+        pthread_cond_wait(&e->to_apply, &e->lock);
+    }
+    lfs_ticket *t = NULL;
+    *tick = e->tick_wanted;
+    int idle = !e->ready && !e->writing, open = e->ledger.group->entries || e->ledger.group->tickets;
+    if (!(open && idle) && !e->pause_wanted && e->queue) {
+        t = e->queue;
+        e->queue = t->next;
+        if (!e->queue) e->queue_tail = &e->queue;
+        t->next = NULL;
+    }
+    if (!(open && idle)) e->tick_wanted = 0;
+    else *tick = 0;
+    pthread_mutex_unlock(&e->lock);
+    return t;
+}
+
+static void *apply_loop(void *context) {
+    lfs_engine *e = context;
+    for (;;) {
+        int tick;
+        lfs_ticket *t = next_ticket(e, &tick);
+        if (t) {
+            lfs_process(e, t);
+            lfs_group *g = e->ledger.group;
+            *g->tickets_tail = t;
+            g->tickets_tail = &t->next;
+        } else if (tick) {
+            if (!e->failure_code) lfs_expire(&e->ledger, lfs_clock());
+        } else if (e->ledger.group->entries || e->ledger.group->tickets) {
+            lfs_hand_over(e);
+        } else {
+            break; /* stopping, and nothing is left */
+        }
+        if (e->ledger.group->intents >= LFS_BATCH_INTENTS_MAX) lfs_hand_over(e);
+    }
+    pthread_mutex_lock(&e->lock);
+    e->stopping = 2;
+    pthread_cond_broadcast(&e->to_write);
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+int lfs_engine_start(lfs_engine *e) {
+    for (int i = 0; i < LFS_GROUPS; i++)
+        if (!e->groups[i]) e->groups[i] = lfs_group_new();
+    group_take(e, e->groups[0]);
+    if (pthread_create(&e->apply_thread, NULL, apply_loop, e) || pthread_create(&e->write_thread, NULL, write_loop, e) ||
+        pthread_create(&e->zero_thread, NULL, zero_loop, e)) return lfs_fail_api(e, "cannot start threads: %s", strerror(errno));
+    e->running = 1;
+    return 0;
+}
+
+void lfs_engine_stop(lfs_engine *e) {
+    if (!e->running) return;
+    pthread_mutex_lock(&e->lock);
+    e->stopping = 1;
+    pthread_cond_broadcast(&e->to_apply);
+    pthread_cond_broadcast(&e->to_zero);
+    pthread_mutex_unlock(&e->lock);
+    pthread_join(e->apply_thread, NULL);
+    pthread_join(e->write_thread, NULL);
+    pthread_join(e->zero_thread, NULL);
+    e->running = 0;
+}
+
+/* -- submissions */
+
+uint64_t lfs_submit(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line, int mode,
+                    uint64_t now_ns) {
+    lfs_ticket *t = lfs_grow(NULL, sizeof *t);
+    memset(t, 0, sizeof *t);
+    t->data = lfs_grow(NULL, len + 64); /* the string scanner reads in strides */
+    memcpy(t->data, data, len);
+    memset(t->data + len, 0, 64);
+    t->len = len;
+    t->mode = mode & 15;
+    t->dry_run = mode >> 4;
+    t->first_line = first_line;
+    t->now_ns = now_ns;
+    snprintf(t->source, sizeof t->source, "%s", source);
+    pthread_mutex_lock(&e->lock);
+    uint64_t number = t->number = ++e->next_ticket;
+    *e->queue_tail = t;
+    e->queue_tail = &t->next;
+    e->inflight_tickets++;
+    e->inflight_bytes += len;
+    pthread_cond_broadcast(&e->to_apply);
+    pthread_mutex_unlock(&e->lock);
+    return number;
+}
+
+void lfs_tick(lfs_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    e->tick_wanted = 1;
+    pthread_cond_broadcast(&e->to_apply);
+    pthread_mutex_unlock(&e->lock);
+}
+
+void lfs_drain(lfs_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    while (e->inflight_tickets) pthread_cond_wait(&e->quiet, &e->lock);
+    pthread_mutex_unlock(&e->lock);
+}
+
+int lfs_wakeup_fd(lfs_engine *e) { return e->wakeup; }
+
+const char *lfs_failure(lfs_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    const char *failure = e->failure; /* written once */
+    pthread_mutex_unlock(&e->lock);
+    return failure;
+}
+
+uint64_t lfs_inflight_bytes(lfs_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    uint64_t bytes = e->inflight_bytes;
+    pthread_mutex_unlock(&e->lock);
+    return bytes;
+}
+
+lfs_ticket *lfs_take(lfs_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    lfs_ticket *t = e->done;
+    if (t) {
+        e->done = t->next;
+        if (!e->done) e->done_tail = &e->done;
+    }
+    pthread_mutex_unlock(&e->lock);
+    return t;
+}

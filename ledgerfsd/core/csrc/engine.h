@@ -1,0 +1,155 @@
+/* Inside of the engine: files, threads, published state. See lfs_core.h for the threads and who does what. */
+#ifndef LFS_ENGINE_H
+#define LFS_ENGINE_H
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+#include "ledger.h"
+#include "lfs_hash.h"
+
+#define LFS_SEGMENTS_MAX 65536
+#define LFS_LEVELS 4 /* 256^4 leaves are all the entries there may be */
+#define LFS_REPLAY_BATCH_MAX (1u << 22) /* entries; far above what a group ever holds */
+#define LFS_GROUPS 3
+#define LFS_GROUP_BYTES (8u << 20)
+/* A segment is closed at the first bundle boundary after its target: 255 entries of the largest kind may follow. */
+#define LFS_SEGMENT_SLACK (32u << 20)
+
+typedef struct {
+    uint64_t first_index, base; /* stream offset of its first byte */
+    int fd;
+    const uint8_t *map; /* whole address range it may come to fill */
+    size_t map_len;
+} lfs_segment;
+
+/* A projection: fixed-size records, appended with pwrite, read through a map. Space is allocated ahead of the journal write, so that a full
+ * disk is noticed before anything is committed. */
+typedef struct {
+    int fd;
+    uint64_t size, allocated;
+    const uint8_t *map;
+    size_t map_len;
+    char name[16];
+} lfs_dense;
+
+typedef struct { /* one sealed batch on its way into the projections */
+    uint64_t first;
+    uint32_t n; /* the seal included */
+    const uint64_t *offsets;
+    const uint32_t *tags;
+    const uint8_t *leaves;
+    const uint64_t *txs;
+    uint32_t n_txs;
+} lfs_batch;
+
+struct lfs_ticket {
+    uint64_t number;
+    int mode, dry_run;
+    uint64_t now_ns;
+    char source[256];
+    uint8_t *data;
+    size_t len;
+    uint32_t first_line, lines;
+    lfs_result *results;
+    uint32_t n, size;
+    char *names; /* of unknown members, each with its final zero */
+    uint32_t names_len;
+    lfs_ticket *next;
+};
+
+struct lfs_engine {
+    char store[PATH_MAX];
+    int journal_dir, hashes_dir, runs_dir;
+    uint64_t segment_bytes;
+    char error[512];
+    lfs_ledger ledger; /* T1's; ahead of the disk by up to LFS_GROUPS batches */
+
+    /* T2's */
+    lfs_segment *segments;
+    _Atomic uint32_t n_segments;
+    lfs_dense offsets, ids, transactions, blocks, hashes[LFS_LEVELS];
+    lfs_frontier frontier;
+    uint8_t prev_seal[32];
+    uint64_t stream_end;
+    uint64_t *offset_room;
+    uint8_t *leaf_room, *mth_room;
+    const uint8_t **pointer_room;
+    uint32_t *length_room;
+    uint32_t room;
+
+    /* Published, under `publish`; entries is also read without it. */
+    pthread_mutex_t publish;
+    lfs_state *published;
+    _Atomic uint64_t entries;
+    lfs_counts counts;
+    uint8_t *watched; /* bit 0: watched; bit 1: in touched */
+    uint32_t *touched;
+    uint32_t n_touched, touched_size;
+    uint64_t *dirty; /* bit per page of 64 accounts */
+
+    /* Held while the name table or the list of currencies moves, and by those who look names up besides T1. */
+    pthread_mutex_t names_lock;
+
+    /* Hand-over, under `lock`. */
+    pthread_mutex_t lock;
+    pthread_cond_t to_apply, to_write, to_zero, quiet;
+    pthread_t apply_thread, write_thread, zero_thread;
+    int running, stopping, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready;
+    lfs_ticket *queue, **queue_tail, *done, **done_tail;
+    uint64_t next_ticket, inflight_tickets, inflight_bytes;
+    lfs_group *groups[LFS_GROUPS], *ready, *writing;
+    char failure[256];
+    int failure_code; /* 0, LFS_READ_ONLY or LFS_STORAGE_ERROR */
+    int wakeup;
+
+    lfs_arena arena;
+    uint8_t *saved_table; /* copies made by lfs_save_begin */
+    uint64_t saved_bytes, saved_at[4], *saving, saving_words;
+    /* replay: the batch in hand */
+    const uint8_t **replay_bytes;
+    uint32_t *replay_len;
+    uint32_t replay_n;
+    uint64_t replay_first, replay_segment, total_bytes, done_bytes, replayed, cut_bytes;
+};
+
+int lfs_fail_api(lfs_engine *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+uint64_t lfs_clock(void);
+
+/* store.c */
+int lfs_dense_open(lfs_engine *e, lfs_dense *d, int dir, const char *name, uint64_t size, uint64_t most);
+int lfs_dense_reserve(lfs_engine *e, lfs_dense *d, uint64_t more);
+int lfs_dense_append(lfs_engine *e, lfs_dense *d, const void *bytes, uint64_t len);
+void lfs_dense_close(lfs_dense *d);
+int lfs_segments_open(lfs_engine *e);
+int lfs_segment_begin(lfs_engine *e, uint64_t first_index, uint64_t base);
+int lfs_segment_add(lfs_engine *e, int fd, uint64_t first_index, uint64_t base);
+const lfs_segment *lfs_segment_at(lfs_engine *e, uint64_t offset);
+int lfs_spare_make(lfs_engine *e);
+int lfs_write_all(int fd, const uint8_t *bytes, size_t len, uint64_t at);
+void lfs_rooms(lfs_engine *e, uint32_t entries);
+int lfs_project(lfs_engine *e, const lfs_batch *batch);
+int lfs_project_reserve(lfs_engine *e, uint64_t entries, uint64_t txs);
+
+/* write.c: T2's work on one group. Returns 0 or a code; *why says what failed. */
+int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]);
+lfs_group *lfs_group_new(void);
+void lfs_group_free(lfs_group *g);
+
+/* submit.c: T1's work on one ticket */
+void lfs_process(lfs_engine *e, lfs_ticket *t);
+lfs_result *lfs_result_add(lfs_ticket *t);
+
+/* engine.c */
+void lfs_hand_over(lfs_engine *e); /* T1: close the open group, take another; waits while two are under way */
+int lfs_writer_idle(lfs_engine *e);
+
+/* recover.c */
+int lfs_mark_write(lfs_engine *e, uint8_t *mark);
+
+/* read.c */
+const uint8_t *lfs_entry_at(lfs_engine *e, uint64_t index, uint32_t *len);
+const uint8_t *lfs_reader(void *context, uint64_t index, uint32_t *len);
+uint64_t lfs_tx_reader(void *context, uint64_t tx);
+uint64_t lfs_block_reader(void *context, uint64_t index);
+#endif

@@ -1,0 +1,87 @@
+/* Intents: what a user asks for, parsed and judged on their own (docs/FORMAT.md, section 6). */
+#ifndef LFS_INTENT_H
+#define LFS_INTENT_H
+#include "money.h"
+
+#define LFS_INTENT_BYTES_MAX 49152
+#define LFS_METADATA_BYTES_MAX 16384
+#define LFS_POSTINGS_MAX 200
+#define LFS_TAGS_MAX 16
+
+/* Members of all intents, in alphabetical order: the order of canonical form and of reporting. */
+enum lfs_field {
+    F_ACCOUNT, F_AMOUNT, F_CLASS, F_CREDIT, F_CURRENCY, F_DEBIT, F_DECIMALS, F_EFFECTIVE, F_EXPIRES, F_HOLD, F_ID,
+    F_INITIAL_BALANCE, F_LIMIT, F_METADATA, F_NORMAL, F_OF, F_OWNER, F_POSTINGS, F_REFERENCE, F_SIDE, F_TAGS, F_THROUGH,
+    F_TYPE, F_COUNT, F_OTHER = F_COUNT /* a name that no intent knows */
+};
+extern const char *const LFS_FIELD_NAMES[F_COUNT];
+
+enum lfs_type {
+    I_OPEN_ACCOUNT, I_TRANSFER, I_TRANSACTION, I_HOLD, I_POST, I_VOID, I_REVERSE, I_FREEZE, I_UNFREEZE, I_CLOSE_ACCOUNT,
+    I_REGISTER_CURRENCY, I_CLOSE_PERIOD, I_COUNT
+};
+enum lfs_class {
+    C_CUSTOMER_LIABILITY, C_SAFEGUARDING_ASSET, C_OWN_FUNDS, C_EQUITY, C_INCOME, C_EXPENSE, C_SUSPENSE, C_CLEARING, C_COUNT
+};
+extern const char *const LFS_CLASS_NAMES[C_COUNT];
+enum lfs_side { S_DEBIT, S_CREDIT };
+enum lfs_limit { L_NONE, L_NO_OVERDRAFT, L_OVERDRAFT };
+
+typedef struct {
+    const uint8_t *p; /* strings: what stands between the quotes, as in canonical form; objects and arrays: canonical bytes */
+    uint32_t len;
+} lfs_text;
+
+typedef struct {
+    lfs_text account, currency, amount_text;
+    lfs_amount amount;
+    uint64_t name_hash;
+    uint32_t ordinal; /* filled by the state machine */
+    uint8_t side;
+} lfs_posting;
+
+typedef struct {
+    int16_t code;  /* 0, or 10..52 */
+    uint8_t field; /* offending member for 30..52; F_OTHER: its name is in other_name */
+    uint8_t type, class_, normal, limit;
+    uint8_t has_amount;
+    uint32_t offset;   /* for 10..18, from the first byte of the intent */
+    uint32_t line;     /* in its file, from 1 */
+    uint32_t present;  /* bit per member */
+    lfs_text f[F_COUNT];
+    lfs_text canonical;
+    uint8_t hash[32];
+    lfs_text id;
+    uint8_t auto_id[38];
+    uint64_t id_hash;
+    lfs_amount amount, second; /* second: initial_balance */
+    lfs_amount overdraft;
+    int32_t day; /* effective or through, LFS_NO_DAY if absent */
+    uint32_t decimals;
+    uint64_t expires_ns; /* 0: none */
+    uint64_t of_tx;
+    lfs_posting *postings;
+    uint32_t n_postings;
+    lfs_text other_name;
+} lfs_intent;
+
+/* Memory for the parsed intents of one chunk: canonical forms and postings. Blocks never move. */
+typedef struct {
+    uint8_t *base;
+    size_t used, size;
+    uint8_t **full; /* blocks before this one */
+    uint32_t n_full, full_size;
+} lfs_arena;
+void lfs_arena_ready(lfs_arena *arena); /* room for one more intent */
+void lfs_arena_reset(lfs_arena *arena);
+void lfs_arena_free(lfs_arena *arena);
+void *lfs_grow(void *p, size_t bytes); /* realloc that ends the process when memory is exhausted: nothing is half done */
+#define LFS_ARENA_BYTES (1u << 20)
+/* What one intent can need at most: two canonical forms and its postings. */
+#define LFS_ARENA_INTENT_MAX (2 * LFS_INTENT_BYTES_MAX + LFS_POSTINGS_MAX * sizeof(lfs_posting) + 4096)
+
+/* Parse and judge one intent. The text must outlive the result. `source` and in->line give the id of an intent without one. */
+void lfs_intent_parse(const uint8_t *text, size_t len, lfs_text source, uint32_t line, lfs_arena *arena, lfs_intent *in);
+int lfs_name_ok(const uint8_t *p, size_t len);
+int lfs_currency_ok(const uint8_t *p, size_t len);
+#endif

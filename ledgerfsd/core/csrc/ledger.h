@@ -1,0 +1,208 @@
+/* The state machine: accounts, holds, ids, and the group of entries that it renders. One thread at a time; no I/O but reading
+ * entries back through `reader`. */
+#ifndef LFS_LEDGER_H
+#define LFS_LEDGER_H
+#include <stdio.h>
+#include "intent.h"
+#include "lfs_codes.h"
+#include "lfs_core.h"
+
+#define LFS_ENTRY_BYTES_MAX 65535
+#define LFS_ENTRIES_MAX 0xfffffffeull
+#define LFS_BATCH_INTENTS_MAX 8192
+#define LFS_NONE UINT32_MAX
+
+enum lfs_status { A_OPEN, A_FROZEN, A_CLOSED };
+
+typedef struct { /* what never changes after account/1 */
+    u128 overdraft;
+    uint64_t open_index;
+    uint8_t name[64];
+    uint16_t currency; /* place in ledger->currencies */
+    uint8_t class_, normal, limit, name_len;
+    uint8_t pad[2];
+} lfs_info;
+
+typedef struct { /* what entries change */
+    u128 debits, credits, held_debits, held_credits;
+    uint64_t last_index, entries, log_bytes, last_tx;
+    uint64_t status;
+    uint64_t pad;
+} lfs_state;
+
+typedef struct { char code[13]; uint8_t decimals; } lfs_currency;
+
+enum lfs_hold_status { H_OPEN, H_POSTED, H_VOIDED, H_EXPIRED };
+typedef struct {
+    u128 amount;
+    uint64_t expires_ns;
+    uint32_t index; /* of its hold/1 entry; LFS_NONE: free slot */
+    uint32_t debit, credit;
+    uint32_t status;
+} lfs_hold;
+
+/* An open-addressing table of 8-byte slots, tag << 32 | value + 1; 0 is free. A tag is the low half of a hash; the place follows
+ * from its high bits, so a larger table is filled in the order of the smaller one. Nothing is ever deleted, except in the reverse order of
+ * insertion (undo), which leaves no trace. */
+typedef struct {
+    uint64_t *slots;
+    uint64_t used;
+    unsigned bits;
+} lfs_table;
+
+typedef struct { uint32_t ordinal; lfs_state state; } lfs_update;
+
+/* The entries of one batch, before and while they are written. */
+typedef struct lfs_group {
+    uint8_t *bytes; /* u16 length and entry, back to back */
+    size_t used, size;
+    uint64_t first_index, first_tx;
+    uint32_t *start, *tag; /* per entry: place of its length field; id tag */
+    uint32_t entries, entries_size;
+    uint64_t *txs; /* entry index per transaction */
+    uint32_t n_txs, txs_size;
+    lfs_update *updates;
+    uint32_t n_updates, updates_size;
+    uint64_t height, seal_time;
+    uint32_t n_accounts; /* accounts there are after this group */
+    uint8_t policy_leaf[32];
+    lfs_ticket *tickets, **tickets_tail; /* finished with this group */
+    uint64_t intents;
+} lfs_group;
+
+enum lfs_undo_kind { U_STATE, U_SLOT, U_ACCOUNT, U_HOLD, U_HOLD_NEW, U_REVERSED, U_CURRENCY, U_CLOSED, U_POLICY };
+typedef struct {
+    uint8_t kind;
+    uint32_t which;
+    uint64_t *slot;
+    lfs_table *table;
+    union { lfs_state state; lfs_hold hold; int32_t day; uint8_t leaf[32]; } old;
+} lfs_undo;
+
+typedef struct {
+    uint64_t expires_ns;
+    uint32_t index;
+} lfs_due;
+
+typedef struct lfs_ledger {
+    lfs_info *info;   /* [accounts_max], address space reserved */
+    lfs_state *state; /* [accounts_max] */
+    uint32_t n_accounts, accounts_max;
+    lfs_table names, ids;
+    lfs_hold *holds; /* open addressing by index */
+    uint32_t n_holds, holds_size;
+    uint64_t *reversed; /* open addressing of transaction numbers, 0 is free */
+    uint32_t n_reversed, reversed_size;
+    lfs_due *due; /* heap of open holds that expire, soonest first; may hold stale ones */
+    uint32_t n_due, due_size;
+    lfs_currency *currencies;
+    uint32_t n_currencies, n_iso;
+    int32_t closed_through;
+    uint16_t iso_place[26 * 26 * 26]; /* three letters -> place in currencies + 1 */
+    uint64_t next_index, next_tx, last_time, height; /* height: of the open batch */
+    uint64_t now_ns, time_before; /* the clock as of the intent in hand; last_time before the entry in hand */
+    uint64_t seed;
+    uint8_t policy_leaf[32];
+    lfs_group *group;
+    lfs_undo *undo;
+    uint32_t n_undo, undo_size;
+    int scoped; /* changes are being recorded, so that they can be taken back */
+    /* Bytes of any entry with index < next_index; they stay valid until the next call into the ledger. */
+    const uint8_t *(*reader)(void *context, uint64_t index, uint32_t *len);
+    uint64_t (*tx_reader)(void *context, uint64_t tx); /* entry index of a transaction below next_tx */
+    uint64_t (*block_reader)(void *context, uint64_t index); /* height of the seal that commits or will commit an entry */
+    void *reader_context;
+} lfs_ledger;
+
+/* tables.c */
+void lfs_table_reserve(lfs_table *t, uint64_t more);
+uint32_t lfs_tag(const lfs_ledger *l, const uint8_t *bytes, size_t len);
+uint64_t *lfs_table_slot(const lfs_table *t, uint32_t tag);
+uint64_t *lfs_table_next(const lfs_table *t, uint64_t *slot);
+void lfs_table_load(lfs_table *t, uint32_t tag, uint32_t value);
+uint32_t lfs_name_find(const lfs_ledger *l, uint64_t hash, const uint8_t *name, size_t len);
+int64_t lfs_id_find(const lfs_ledger *l, uint64_t hash, const uint8_t *id, size_t len);
+void lfs_table_insert(lfs_ledger *l, lfs_table *t, uint32_t tag, uint32_t value);
+uint64_t lfs_hash(const lfs_ledger *l, const uint8_t *bytes, size_t len);
+lfs_hold *lfs_hold_find(const lfs_ledger *l, uint32_t index);
+lfs_hold *lfs_hold_put(lfs_ledger *l, const lfs_hold *hold);
+int lfs_reversed(const lfs_ledger *l, uint64_t tx);
+void lfs_reversed_put(lfs_ledger *l, uint64_t tx);
+void lfs_due_push(lfs_ledger *l, uint64_t expires_ns, uint32_t index);
+uint32_t lfs_currency_find(const lfs_ledger *l, lfs_text code);
+void lfs_currency_add(lfs_ledger *l, lfs_text code, unsigned decimals);
+
+/* undo.c */
+typedef struct {
+    uint32_t entries, n_txs, n_updates;
+    size_t used;
+    uint64_t next_index, next_tx, last_time;
+} lfs_mark;
+/* Between begin and keep or drop the group is not closed and no table moves (lfs_ledger_reserve). */
+void lfs_scope_begin(lfs_ledger *l, lfs_mark *mark);
+void lfs_scope_keep(lfs_ledger *l);
+void lfs_scope_drop(lfs_ledger *l, const lfs_mark *mark);
+/* Room for what is about to change, or NULL outside a scope. */
+lfs_undo *lfs_undo_push(lfs_ledger *l, enum lfs_undo_kind kind, uint32_t which);
+
+/* entry.c: reading entries */
+typedef struct {
+    lfs_text account, action, class_, code, count, currencies, currency, decimals, effective, expires, first, height, hold, id,
+        index, intent, intent_hash, ledger, limit, log_root, normal, owner, policy, postings, prev, reason, reverses, status, t,
+        tags, through, time, tx, tx_root, type;
+} lfs_entry;
+typedef struct {
+    lfs_text account, amount, credits, currency, debits, held_credits, held_debits, prev, side;
+} lfs_entry_posting;
+int lfs_entry_read(const uint8_t *bytes, uint32_t len, lfs_entry *out);
+/* Steps through entry->postings: *p is NULL before the first; returns 0 at the end, -1 on nonsense. */
+int lfs_entry_posting_next(lfs_text postings, const uint8_t **p, lfs_entry_posting *out);
+int lfs_entry_u64(lfs_text token, uint64_t *out);
+int lfs_text_is(lfs_text text, const char *word);
+lfs_text lfs_entry_id(const uint8_t *bytes, uint32_t len);     /* len 0: none */
+lfs_text lfs_entry_intent(const uint8_t *bytes, uint32_t len); /* hex hash of the intent */
+
+/* render.c: writing entries. Each opens, fills and closes one entry in l->group; the return value is its length, or -1 when it would exceed
+ * LFS_ENTRY_BYTES_MAX (then nothing was written). */
+typedef struct {
+    uint32_t ordinal;
+    uint64_t prev;
+    lfs_state after;
+} lfs_effect;
+uint8_t *lfs_entry_begin(lfs_ledger *l);
+int lfs_entry_end(lfs_ledger *l, uint8_t *end, uint32_t tag);
+int lfs_render_txn(lfs_ledger *l, const lfs_intent *in, lfs_text id, const char *type, uint64_t reverses, int plain,
+                   const lfs_posting *postings, const lfs_effect *effects, uint32_t n);
+int lfs_render_hold(lfs_ledger *l, const lfs_intent *in, const lfs_posting *postings, const lfs_effect *effects);
+int lfs_render_post(lfs_ledger *l, const lfs_intent *in, u128 amount, const lfs_effect *effects);
+int lfs_render_void(lfs_ledger *l, const lfs_intent *in, lfs_text id, lfs_text hold_id, u128 amount, const lfs_effect *effects);
+int lfs_render_account(lfs_ledger *l, const lfs_intent *in, lfs_text id, lfs_text name, lfs_text currency, int class_, int normal,
+                       lfs_text limit, int plain);
+int lfs_render_update(lfs_ledger *l, const lfs_intent *in, const char *action, const char *status, uint64_t prev);
+int lfs_render_policy(lfs_ledger *l, const lfs_intent *in);
+int lfs_render_rejected(lfs_ledger *l, const lfs_intent *in, int code);
+uint32_t lfs_render_seal(uint8_t *out, uint64_t index, uint64_t time, uint64_t height, uint64_t first, uint64_t count,
+                         const uint8_t log_root[32], const uint8_t policy[32], const uint8_t prev[32], const uint8_t tx_root[32]);
+uint32_t lfs_render_genesis(uint8_t *out, uint64_t time, const char *ledger, const char *currencies);
+
+/* apply.c */
+void lfs_ledger_init(lfs_ledger *l, uint32_t accounts_max);
+void lfs_ledger_free(lfs_ledger *l);
+/* Room in the tables for so many more intents: between a mark and its return no table may move. */
+void lfs_ledger_reserve(lfs_ledger *l, uint32_t intents);
+/* Hints to the processor which memory the intent will need. */
+void lfs_prefetch_tables(lfs_ledger *l, lfs_intent *in);
+void lfs_prefetch_accounts(lfs_ledger *l, lfs_intent *in);
+void lfs_apply(lfs_ledger *l, lfs_intent *in, uint64_t now_ns, int write_rejected, lfs_result *out);
+/* Write the rejection of an intent that lfs_apply(…, write_rejected = 0) refused with a state code. */
+void lfs_reject(lfs_ledger *l, lfs_intent *in, int code, uint64_t now_ns, lfs_result *out);
+int lfs_due_now(const lfs_ledger *l, uint64_t now_ns);
+void lfs_expire(lfs_ledger *l, uint64_t now_ns);
+
+
+/* replay.c */
+/* Apply a verified entry. Returns 0, or -1 with the reason in why (256 bytes). *tag gets the tag of its id, *tx its number. */
+int lfs_replay_entry(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint32_t len, uint32_t *tag, uint64_t *tx, char *why);
+
+static inline lfs_state *lfs_state_of(lfs_ledger *l, uint32_t ordinal) { return &l->state[ordinal]; }
+#endif

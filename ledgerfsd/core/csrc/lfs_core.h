@@ -1,0 +1,111 @@
+/* The commit engine as Python sees it (typed face: ledgerfsd/core/engine.py). Formats: docs/FORMAT.md.
+ *
+ * Threads. T1 (apply.c, driven by engine.c) parses and judges intents in the order of their submission and renders entries into
+ * the open group. T2 (engine.c) hashes and seals a closed group, writes it, syncs it, brings the projections up to date, publishes
+ * it and completes its submissions. T3 zeroes the next segment. While T2 has group N in hand, T1 fills group N+1; it is closed as
+ * soon as T2 is free. Readers see published state only. */
+#ifndef LFS_CORE_H
+#define LFS_CORE_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* cffi-begin */
+typedef struct lfs_engine lfs_engine;
+typedef struct lfs_ticket lfs_ticket;
+
+typedef struct { /* the answer to one intent */
+    int64_t index;     /* entry, -1: nothing written */
+    uint64_t tx;       /* transaction number, 0: none */
+    uint64_t block;    /* height of its seal, 0: none */
+    uint32_t line;     /* from 1 */
+    uint32_t offset;   /* of the offence, codes 10..29 */
+    uint32_t name;     /* unknown_field: 1 + position of the name in the ticket's names, else 0 */
+    int16_t code;
+    uint8_t field;     /* codes 30..52: member, alphabetical number */
+    uint8_t duplicate;
+} lfs_result;
+
+typedef struct { /* an account; amounts as two 64-bit halves, low first */
+    char name[64];
+    char currency[16];
+    uint64_t debits[2], credits[2], held_debits[2], held_credits[2], overdraft[2];
+    uint64_t open_index, last_index, last_tx, entries, log_bytes;
+    uint32_t name_len;
+    uint8_t decimals, account_class, normal, status, limit;
+} lfs_account_view;
+
+typedef struct {
+    uint64_t entries, transactions, blocks, accounts, stream_bytes, time_ns;
+} lfs_counts;
+
+typedef struct {
+    uint64_t replayed, cut_bytes, done_bytes, total_bytes;
+} lfs_progress;
+
+/* -- life. All return 0, or -1 with the reason in lfs_engine_error. */
+lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t accounts_max);
+void lfs_engine_free(lfs_engine *e);
+const char *lfs_engine_error(lfs_engine *e);
+/* Write genesis and the first seal into an empty journal. */
+int lfs_engine_create(lfs_engine *e, const char *ledger, const char *currencies_hash, uint64_t now_ns);
+/* Open the files. mark (80 bytes) comes from lfs_save_mark, or NULL to begin from nothing: then the projections are emptied. */
+int lfs_engine_open(lfs_engine *e, const uint8_t *mark);
+int lfs_load_page(lfs_engine *e, uint32_t page, const uint8_t *bytes, size_t len);
+int lfs_load_table(lfs_engine *e, const char *name, const uint8_t *bytes, size_t len);
+/* After the pages: names and ids into their tables. */
+int lfs_load_done(lfs_engine *e);
+/* Replay about `bytes` of the journal. Returns 1 while there is more, 0 at the end, -1 on damage. */
+int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress);
+int lfs_engine_start(lfs_engine *e);
+void lfs_engine_stop(lfs_engine *e);
+
+/* -- writing */
+int lfs_wakeup_fd(lfs_engine *e);
+/* mode: 0 each, 1 document, 2 atomic; | 16 dry run. The data is copied. now_ns: 0 = the clock. Returns a ticket number. */
+uint64_t lfs_submit(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line, int mode,
+                    uint64_t now_ns);
+/* Expire what is due. Cheap when nothing is. */
+void lfs_tick(lfs_engine *e);
+void lfs_drain(lfs_engine *e);
+/* "" or why the ledger is read-only. */
+const char *lfs_failure(lfs_engine *e);
+uint64_t lfs_inflight_bytes(lfs_engine *e);
+/* The oldest finished submission, or NULL. The caller frees it. */
+lfs_ticket *lfs_take(lfs_engine *e);
+void lfs_ticket_free(lfs_ticket *t);
+uint64_t lfs_ticket_number(const lfs_ticket *t);
+uint32_t lfs_ticket_results(const lfs_ticket *t, const lfs_result **results);
+uint32_t lfs_ticket_lines(const lfs_ticket *t);
+uint32_t lfs_ticket_committed(const lfs_ticket *t);
+int64_t lfs_ticket_refused(const lfs_ticket *t); /* position of the first refused result, or -1 */
+const char *lfs_ticket_name(const lfs_ticket *t, uint32_t name);
+const char *lfs_field_name(uint8_t field);
+/* Positions where a run of equal outcome begins (see types.Run); returns how many there are. */
+uint32_t lfs_ticket_runs(const lfs_ticket *t, uint32_t *starts, uint32_t cap);
+
+/* -- reading published state. Return 0, or -1 when out of range. */
+void lfs_read_counts(lfs_engine *e, lfs_counts *out);
+int lfs_read_entry(lfs_engine *e, uint64_t index, const uint8_t **bytes, uint32_t *len);
+int lfs_read_bundle(lfs_engine *e, uint64_t number, uint32_t width, const uint8_t **bytes, size_t *len);
+int lfs_read_hashes(lfs_engine *e, unsigned level, uint64_t first, uint64_t count, uint8_t *out);
+int64_t lfs_read_transaction(lfs_engine *e, uint64_t number);
+int64_t lfs_read_block(lfs_engine *e, uint64_t height);
+int64_t lfs_read_block_of(lfs_engine *e, uint64_t index);
+int64_t lfs_read_ordinal(lfs_engine *e, const uint8_t *name, size_t len);
+int lfs_read_account(lfs_engine *e, uint64_t ordinal, lfs_account_view *out);
+/* Indexes of the account's chain above `stop`, newest first; returns how many were written (at most cap). begin: 0 = the newest
+ * entry, else the index of an entry of the chain to go on behind. */
+uint64_t lfs_read_history(lfs_engine *e, uint64_t ordinal, int64_t stop, int64_t behind, uint64_t *out, uint64_t cap);
+int lfs_watch(lfs_engine *e, uint64_t ordinal, int on);
+uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap);
+
+/* -- saving the projection */
+/* Pause, wait until memory and disk agree, write the mark (80 bytes) and copy the small tables; sync hashes/ and runs/. */
+int lfs_save_begin(lfs_engine *e, uint8_t *mark);
+size_t lfs_save_table(lfs_engine *e, const char *name, const uint8_t **bytes);
+/* The next account page changed since the last lfs_save_end(ok): copies it, returns its number, or -1 when there is none. */
+int64_t lfs_save_page(lfs_engine *e, int64_t after, uint8_t *out, size_t cap);
+size_t lfs_page_bytes(void);
+void lfs_save_end(lfs_engine *e, int ok);
+/* cffi-end */
+#endif

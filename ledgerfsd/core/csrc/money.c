@@ -1,0 +1,167 @@
+/* Amounts, dates and times as text. Nothing here rounds: what does not fit is refused. */
+#include "money.h"
+#include "lfs_codes.h"
+
+static inline int digit(uint8_t c) { return c >= '0' && c <= '9'; }
+
+int lfs_amount_parse(const uint8_t *p, size_t len, lfs_amount *out) {
+    const uint8_t *end = p + len;
+    u128 value = 0;
+    int overflow = 0;
+    unsigned decimals = 0;
+    if (p == end || !digit(*p) || (*p == '0' && p + 1 < end && p[1] != '.')) return LFS_BAD_AMOUNT;
+    for (; p < end && digit(*p); p++) {
+        overflow |= __builtin_mul_overflow(value, (u128)10, &value);
+        overflow |= __builtin_add_overflow(value, (u128)(*p - '0'), &value);
+    }
+    if (p < end) {
+        if (*p++ != '.' || p == end) return LFS_BAD_AMOUNT;
+        for (; p < end && digit(*p); p++) {
+            overflow |= __builtin_mul_overflow(value, (u128)10, &value);
+            overflow |= __builtin_add_overflow(value, (u128)(*p - '0'), &value);
+            if (decimals < 255) decimals++;
+        }
+        if (p < end) return LFS_BAD_AMOUNT;
+    }
+    out->value = value;
+    out->decimals = (uint8_t)decimals;
+    return overflow ? LFS_AMOUNT_OVERFLOW : 0;
+}
+
+uint8_t *lfs_u64_put(uint8_t *out, uint64_t value) {
+    uint8_t digits[20];
+    int n = 0;
+    do {
+        digits[n++] = (uint8_t)('0' + value % 10);
+        value /= 10;
+    } while (value);
+    while (n) *out++ = digits[--n];
+    return out;
+}
+
+uint8_t *lfs_amount_put(uint8_t *out, u128 value, unsigned decimals) {
+    uint8_t digits[64];
+    unsigned n = 0;
+    while (value >> 64) {
+        digits[n++] = (uint8_t)('0' + (unsigned)(value % 10));
+        value /= 10;
+    }
+    for (uint64_t low = (uint64_t)value; low; low /= 10) digits[n++] = (uint8_t)('0' + low % 10);
+    while (n <= decimals) digits[n++] = '0'; /* at least one digit stands before the point */
+    while (n > decimals) *out++ = digits[--n];
+    if (decimals) *out++ = '.';
+    while (n) *out++ = digits[--n];
+    return out;
+}
+
+/* Days from civil and back, after the proleptic Gregorian calendar with years that begin in March. */
+static int32_t days_from_civil(int year, unsigned month, unsigned day) {
+    year -= month <= 2;
+    int era = (year >= 0 ? year : year - 399) / 400;
+    unsigned year_of_era = (unsigned)(year - era * 400);
+    unsigned day_of_year = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
+    unsigned day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    return era * 146097 + (int32_t)day_of_era - 719468;
+}
+
+static void civil_from_days(int32_t days, int *year, unsigned *month, unsigned *day) {
+    days += 719468;
+    int era = (days >= 0 ? days : days - 146096) / 146097;
+    unsigned day_of_era = (unsigned)(days - era * 146097);
+    unsigned year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    unsigned day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    unsigned m = (5 * day_of_year + 2) / 153;
+    *day = day_of_year - (153 * m + 2) / 5 + 1;
+    *month = m < 10 ? m + 3 : m - 9;
+    *year = (int)year_of_era + era * 400 + (*month <= 2);
+}
+
+static int number(const uint8_t *p, int n) {
+    int value = 0;
+    for (int i = 0; i < n; i++) {
+        if (!digit(p[i])) return -1;
+        value = value * 10 + (p[i] - '0');
+    }
+    return value;
+}
+
+int32_t lfs_date_parse(const uint8_t *p, size_t len) {
+    static const uint8_t month_days[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    if (len != 10 || p[4] != '-' || p[7] != '-') return LFS_NO_DAY;
+    int year = number(p, 4), month = number(p + 5, 2), day = number(p + 8, 2);
+    if (year < 1 || month < 1 || month > 12 || day < 1 || day > month_days[month - 1]) return LFS_NO_DAY;
+    int leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    if (month == 2 && day == 29 && !leap) return LFS_NO_DAY;
+    return days_from_civil(year, (unsigned)month, (unsigned)day);
+}
+
+int lfs_time_parse(const uint8_t *p, size_t len, uint64_t *out) {
+    if (len < 20 || p[10] != 'T' || p[13] != ':' || p[16] != ':' || p[len - 1] != 'Z') return -1;
+    int32_t day = lfs_date_parse(p, 10);
+    int hour = number(p + 11, 2), minute = number(p + 14, 2), second = number(p + 17, 2);
+    if (day == LFS_NO_DAY || day < 0 || number(p, 4) > 2199) return -1;
+    if (hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 59) return -1;
+    uint64_t ns = 0;
+    if (len > 20) {
+        if (p[19] != '.' || len < 22 || len > 30) return -1;
+        int fraction = number(p + 20, (int)len - 21);
+        if (fraction < 0) return -1;
+        ns = (uint64_t)fraction;
+        for (size_t i = len - 21; i < 9; i++) ns *= 10;
+    }
+    *out = ((uint64_t)day * 86400 + (uint64_t)(hour * 3600 + minute * 60 + second)) * LFS_NS_PER_S + ns;
+    return 0;
+}
+
+static uint8_t *put_digits(uint8_t *out, uint32_t value, int n) {
+    for (int i = n - 1; i >= 0; i--, value /= 10) out[i] = (uint8_t)('0' + value % 10);
+    return out + n;
+}
+
+uint8_t *lfs_time_put(uint8_t *out, uint64_t ns) {
+    /* Thousands of entries share a second: the calendar is worked out once for each. */
+    static __thread uint64_t cached_second = UINT64_MAX;
+    static __thread uint8_t cached[20];
+    uint64_t second = ns / LFS_NS_PER_S;
+    if (second != cached_second) {
+        int year;
+        unsigned month, day;
+        uint32_t rest = (uint32_t)(second % 86400);
+        civil_from_days((int32_t)(second / 86400), &year, &month, &day);
+        uint8_t *p = put_digits(cached, (uint32_t)year, 4);
+        *p++ = '-', p = put_digits(p, month, 2);
+        *p++ = '-', p = put_digits(p, day, 2);
+        *p++ = 'T', p = put_digits(p, rest / 3600, 2);
+        *p++ = ':', p = put_digits(p, rest / 60 % 60, 2);
+        *p++ = ':', p = put_digits(p, rest % 60, 2);
+        *p = '.';
+        cached_second = second;
+    }
+    memcpy(out, cached, 20);
+    out = put_digits(out + 20, (uint32_t)(ns % LFS_NS_PER_S), 9);
+    *out++ = 'Z';
+    return out;
+}
+
+uint8_t *lfs_hex_put(uint8_t *out, const uint8_t *bytes, size_t len) {
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < len; i++) {
+        *out++ = (uint8_t)digits[bytes[i] >> 4];
+        *out++ = (uint8_t)digits[bytes[i] & 15];
+    }
+    return out;
+}
+
+static int nibble(uint8_t c) {
+    if (digit(c)) return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int lfs_hex_get(const uint8_t *hex, size_t len, uint8_t *out) {
+    for (size_t i = 0; i < len; i++) {
+        int high = nibble(hex[2 * i]), low = nibble(hex[2 * i + 1]);
+        if (high < 0 || low < 0) return -1;
+        out[i] = (uint8_t)(high << 4 | low);
+    }
+    return 0;
+}

@@ -1,0 +1,33 @@
+/* Amounts, dates and times as text (docs/FORMAT.md, section 5). */
+#ifndef LFS_MONEY_H
+#define LFS_MONEY_H
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef unsigned __int128 u128;
+
+#define LFS_TOTAL_LIMIT ((u128)1 << 127) /* totals stay below it, so that a sum of two never overflows */
+#define LFS_NS_PER_S 1000000000ull
+#define LFS_NO_DAY INT32_MIN
+
+typedef struct {
+    u128 value;       /* the digits without the point */
+    uint8_t decimals; /* digits after the point, saturated at 255 */
+} lfs_amount;
+
+/* 0, LFS_BAD_AMOUNT or LFS_AMOUNT_OVERFLOW. */
+int lfs_amount_parse(const uint8_t *p, size_t len, lfs_amount *out);
+/* Writes value with its decimals (at most 18); returns the end (at most 41 bytes). */
+uint8_t *lfs_amount_put(uint8_t *out, u128 value, unsigned decimals);
+/* Days since 1970-01-01 of YYYY-MM-DD, or LFS_NO_DAY. */
+int32_t lfs_date_parse(const uint8_t *p, size_t len);
+/* Nanoseconds since 1970 of YYYY-MM-DDThh:mm:ss[.d{1,9}]Z; returns 0, or -1. */
+int lfs_time_parse(const uint8_t *p, size_t len, uint64_t *out);
+/* Writes 30 bytes: 2026-11-23T08:08:53.123456789Z. */
+uint8_t *lfs_time_put(uint8_t *out, uint64_t ns);
+uint8_t *lfs_u64_put(uint8_t *out, uint64_t value);
+uint8_t *lfs_hex_put(uint8_t *out, const uint8_t *bytes, size_t len);
+/* 0, or -1 when it is not len * 2 lower-case hex digits. */
+int lfs_hex_get(const uint8_t *hex, size_t len, uint8_t *out);
+#endif

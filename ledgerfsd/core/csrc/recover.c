@@ -1,0 +1,409 @@
+/* Opening a store: load what was saved, replay the rest of the journal, cut a torn tail. This is the code of every start. */
+#include "engine.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "lfs_json.h"
+
+static int open_dirs(lfs_engine *e) {
+    const char *names[] = {"journal", "hashes", "runs"};
+    int *fds[] = {&e->journal_dir, &e->hashes_dir, &e->runs_dir};
+    int store = open(e->store, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (store < 0) return lfs_fail_api(e, "cannot open the store %s: %s", e->store, strerror(errno));
+    for (int i = 0; i < 3; i++) {
+        if (mkdirat(store, names[i], 0750) && errno != EEXIST) break;
+        *fds[i] = openat(store, names[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (*fds[i] < 0) break;
+    }
+    close(store);
+    return e->runs_dir < 0 ? lfs_fail_api(e, "cannot open the folders of the store: %s", strerror(errno)) : 0;
+}
+
+int lfs_engine_create(lfs_engine *e, const char *ledger, const char *currencies_hash, uint64_t now_ns) {
+    uint8_t bytes[4096], leaf[32], root[32];
+    static const uint8_t none[32];
+    if (open_dirs(e)) return -1;
+    if (lfs_segment_begin(e, 0, 0)) return lfs_fail_api(e, "cannot make the first segment: %s", strerror(errno));
+    uint32_t len = lfs_render_genesis(bytes + 2, now_ns, ledger, currencies_hash);
+    const uint8_t *entry = bytes + 2;
+    bytes[0] = (uint8_t)(len >> 8);
+    bytes[1] = (uint8_t)len;
+    lfs_leaf_hashes(&entry, &len, 1, leaf);
+    lfs_mth(leaf, 1, root, root);
+    uint8_t *seal = bytes + 2 + len;
+    uint32_t seal_len = lfs_render_seal(seal + 2, 1, now_ns + 1, 1, 0, 1, root, leaf, none, root);
+    seal[0] = (uint8_t)(seal_len >> 8);
+    seal[1] = (uint8_t)seal_len;
+    if (lfs_write_all(e->segments[0].fd, bytes, len + seal_len + 4, 0) || fdatasync(e->segments[0].fd))
+        return lfs_fail_api(e, "cannot write genesis: %s", strerror(errno));
+    return 0;
+}
+
+/* -- the mark */
+
+enum { M_FINGERPRINT, M_ENTRIES, M_STREAM, M_TRANSACTIONS, M_BLOCKS, M_ACCOUNTS, M_TIME, M_COUNT = 10 };
+
+/* Saved pages are memory of this very build's layout and currency table: another build must rebuild them. */
+static uint64_t fingerprint(const lfs_ledger *l) {
+    uint8_t digest[32];
+    uint64_t sizes[] = {1, sizeof(lfs_info), sizeof(lfs_state), sizeof(lfs_hold), l->n_iso};
+    uint64_t value;
+    lfs_sha256((const uint8_t *)l->currencies, l->n_iso * sizeof *l->currencies, digest);
+    memcpy(&value, digest, 8);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) value = value * 1000003 + sizes[i];
+    return value;
+}
+
+/* For lfs_save_begin. */
+int lfs_mark_write(lfs_engine *e, uint8_t *mark) {
+    uint64_t fields[M_COUNT] = {fingerprint(&e->ledger), e->counts.entries, e->counts.stream_bytes, e->counts.transactions,
+                                e->counts.blocks, e->counts.accounts, e->counts.time_ns};
+    memcpy(mark, fields, sizeof fields);
+    return 0;
+}
+
+static int open_projections(lfs_engine *e, const uint64_t *mark) {
+    uint64_t entries = mark[M_ENTRIES];
+    if (lfs_dense_open(e, &e->offsets, e->runs_dir, "offsets", entries * 8, LFS_ENTRIES_MAX * 8) ||
+        lfs_dense_open(e, &e->ids, e->runs_dir, "ids", entries * 4, LFS_ENTRIES_MAX * 4) ||
+        lfs_dense_open(e, &e->transactions, e->runs_dir, "transactions", mark[M_TRANSACTIONS] * 8, LFS_ENTRIES_MAX * 8) ||
+        lfs_dense_open(e, &e->blocks, e->runs_dir, "blocks", mark[M_BLOCKS] * 8, LFS_ENTRIES_MAX * 8)) return -1;
+    for (int level = 0; level < LFS_LEVELS; level++) {
+        char name[8];
+        snprintf(name, sizeof name, "%d", level);
+        uint64_t size = entries >> (8 * level);
+        if (level && !size) {
+            if (unlinkat(e->hashes_dir, name, 0) && errno != ENOENT) return lfs_fail_api(e, "cannot remove hashes/%s", name);
+            continue;
+        }
+        if (lfs_dense_open(e, &e->hashes[level], e->hashes_dir, name, size * 32, (LFS_ENTRIES_MAX * 32) >> (8 * level))) return -1;
+    }
+    return 0;
+}
+
+/* The frontier from the hash files: whole tiles of the higher levels first. */
+static void load_frontier(lfs_engine *e, uint64_t entries) {
+    lfs_frontier_init(&e->frontier);
+    uint64_t done = 0;
+    for (int level = LFS_LEVELS - 1; level >= 0; level--) {
+        uint64_t until = entries >> (8 * level);
+        for (uint64_t i = done; i < until; i++)
+            lfs_frontier_append_subtree(&e->frontier, (unsigned)(8 * level), e->hashes[level].map + i * 32);
+        done = level ? until * 256 : until;
+    }
+}
+
+/* Does the mark belong to this journal? Its last entry must be the seal that the projections say. */
+static int check_mark(lfs_engine *e, const uint64_t *mark) {
+    lfs_entry entry;
+    uint64_t height, index;
+    uint32_t len;
+    uint8_t leaf[32];
+    for (uint32_t i = 1; i < e->n_segments; i++)
+        if (e->segments[i].first_index < mark[M_ENTRIES]) {
+            memcpy(&e->segments[i].base, e->offsets.map + e->segments[i].first_index * 8, 8);
+        } else {
+            e->segments[i].base = UINT64_MAX; /* replay will tell */
+        }
+    uint64_t at;
+    memcpy(&at, e->offsets.map + (mark[M_ENTRIES] - 1) * 8, 8);
+    const lfs_segment *s = lfs_segment_at(e, at);
+    struct stat st;
+    if (fstat(s->fd, &st) || at - s->base + 2 > (uint64_t)st.st_size) return lfs_fail_api(e, "the journal is shorter than the mark");
+    const uint8_t *bytes = lfs_entry_at(e, mark[M_ENTRIES] - 1, &len);
+    if (at - s->base + 2 + len > (uint64_t)st.st_size) return lfs_fail_api(e, "the journal is shorter than the mark");
+    lfs_leaf_hashes(&bytes, &len, 1, leaf);
+    if (memcmp(leaf, e->hashes[0].map + (mark[M_ENTRIES] - 1) * 32, 32) || lfs_entry_read(bytes, len, &entry) ||
+        !lfs_text_is(entry.t, "seal/1") || lfs_entry_u64(entry.height, &height) || lfs_entry_u64(entry.index, &index) ||
+        height != mark[M_BLOCKS] || index != mark[M_ENTRIES] - 1 || at + 2 + len != mark[M_STREAM])
+        return lfs_fail_api(e, "the saved mark does not belong to this journal");
+    memcpy(e->prev_seal, leaf, 32);
+    return 0;
+}
+
+static int read_seed(lfs_engine *e) {
+    const uint8_t *at = e->segments[0].map, *entry = at + 2;
+    struct stat st;
+    uint8_t leaf[32];
+    lfs_entry genesis;
+    uint32_t len;
+    if (fstat(e->segments[0].fd, &st) || st.st_size < 2 || (len = (uint32_t)at[0] << 8 | at[1]) + 2 > st.st_size ||
+        lfs_entry_read(entry, len, &genesis) || !lfs_text_is(genesis.t, "genesis/1"))
+        return lfs_fail_api(e, "journal/%020d.seg, entry 0: not a genesis entry", 0);
+    lfs_leaf_hashes(&entry, &len, 1, leaf);
+    memcpy(&e->ledger.seed, leaf, 8);
+    memcpy(e->ledger.policy_leaf, leaf, 32);
+    return 0;
+}
+
+int lfs_engine_open(lfs_engine *e, const uint8_t *mark) {
+    uint64_t fields[M_COUNT] = {0};
+    struct stat st;
+    if (mark) memcpy(fields, mark, sizeof fields);
+    if (mark && fields[M_FINGERPRINT] != fingerprint(&e->ledger)) return lfs_fail_api(e, "index.lmdb was saved by another build");
+    if (open_dirs(e) || lfs_segments_open(e) || read_seed(e) || open_projections(e, fields)) return -1;
+    for (uint32_t i = 0; i < e->n_segments; i++)
+        if (fstat(e->segments[i].fd, &st) == 0) e->total_bytes += (uint64_t)st.st_size;
+    for (uint32_t i = 1; i < e->n_segments; i++) e->segments[i].base = UINT64_MAX;
+    if (!mark) return 0;
+    if (fields[M_ENTRIES] < 2 || check_mark(e, fields)) return fields[M_ENTRIES] < 2 ? lfs_fail_api(e, "the mark is empty") : -1;
+    load_frontier(e, fields[M_ENTRIES]);
+    e->stream_end = fields[M_STREAM];
+    e->done_bytes = fields[M_STREAM];
+    e->ledger.next_index = fields[M_ENTRIES];
+    e->ledger.next_tx = fields[M_TRANSACTIONS] + 1;
+    e->ledger.height = fields[M_BLOCKS] + 1;
+    e->ledger.last_time = fields[M_TIME];
+    e->ledger.n_accounts = (uint32_t)fields[M_ACCOUNTS];
+    e->counts = (lfs_counts){fields[M_ENTRIES], fields[M_TRANSACTIONS], fields[M_BLOCKS], fields[M_ACCOUNTS], fields[M_STREAM],
+                             fields[M_TIME]};
+    atomic_store(&e->entries, fields[M_ENTRIES]);
+    return 0;
+}
+
+/* -- replay */
+
+typedef struct {
+    uint32_t segment;
+    uint64_t at, size; /* place in the segment, and its file size */
+} cursor;
+
+static int cursor_at(lfs_engine *e, cursor *c, uint32_t segment, uint64_t at) {
+    struct stat st;
+    if (fstat(e->segments[segment].fd, &st)) return lfs_fail_api(e, "cannot stat a segment: %s", strerror(errno));
+    *c = (cursor){segment, at, (uint64_t)st.st_size};
+    return 0;
+}
+
+/* The next entry, or 0 at the end of the stream, or -1 with `why`. index: the one it must have. */
+static int next_entry(lfs_engine *e, cursor *c, uint64_t index, const uint8_t **bytes, uint32_t *len, const char **why) {
+    uint64_t base = e->segments[c->segment].base;
+    int ended = c->at + 2 > c->size || !(e->segments[c->segment].map[c->at] | e->segments[c->segment].map[c->at + 1]);
+    if (ended && c->segment + 1 < e->n_segments && e->segments[c->segment + 1].first_index == index) {
+        e->segments[c->segment + 1].base = base + c->at;
+        if (cursor_at(e, c, c->segment + 1, 0)) return -1;
+        ended = c->at + 2 > c->size || !(e->segments[c->segment].map[0] | e->segments[c->segment].map[1]);
+    }
+    if (ended) return 0;
+    const uint8_t *at = e->segments[c->segment].map + c->at;
+    *len = (uint32_t)at[0] << 8 | at[1];
+    *why = "an entry is longer than its segment";
+    if (c->at + 2 + *len > c->size) return -1;
+    *bytes = at + 2;
+    c->at += 2 + *len;
+    return 1;
+}
+
+static const char *check_form(lfs_engine *e, const uint8_t *bytes, uint32_t len, uint64_t index, uint64_t *time, int *is_seal,
+                              lfs_entry *entry) {
+    static __thread uint8_t canonical[LFS_ENTRY_BYTES_MAX * 6];
+    lfs_json_error err;
+    size_t begin, end;
+    uint64_t own_index, own_time;
+    (void)e;
+    if (lfs_json_check(bytes, len, &begin, &end, &err) || end - begin != len || bytes[0] != '{') return "not a JSON object";
+    if (lfs_json_canonical(bytes, len, canonical, sizeof canonical) != (long)len || memcmp(canonical, bytes, len))
+        return "not in canonical form";
+    if (lfs_entry_read(bytes, len, entry) || !entry->t.p) return "not an entry";
+    if (lfs_entry_u64(entry->index, &own_index) || own_index != index) return "it does not carry its index";
+    if (!entry->time.p || entry->time.len != 30 || lfs_time_parse(entry->time.p, entry->time.len, &own_time))
+        return "it does not carry its time";
+    if (own_time <= *time) return "its time is not later than that of the entry before";
+    *time = own_time;
+    *is_seal = lfs_text_is(entry->t, "seal/1");
+    return NULL;
+}
+
+static int hash_is(lfs_text hex, const uint8_t hash[32]) {
+    uint8_t value[32];
+    return hex.p && hex.len == 64 && lfs_hex_get(hex.p, 32, value) == 0 && memcmp(value, hash, 32) == 0;
+}
+
+static int number_is(lfs_text token, uint64_t expected) {
+    uint64_t value;
+    return lfs_entry_u64(token, &value) == 0 && value == expected;
+}
+
+/* Does the seal fit the chain and the n entries before it? The frontier goes forward over them. */
+static const char *check_seal(lfs_engine *e, const lfs_entry *seal, uint64_t first, uint32_t n, lfs_frontier *after) {
+    uint8_t root[32];
+    if (!number_is(seal->height, e->ledger.height) || !number_is(seal->first, first) || !number_is(seal->count, n) || !n)
+        return "its seal does not continue the chain (height, first, count)";
+    if (!hash_is(seal->prev, e->prev_seal)) return "its seal does not name the seal before (prev)";
+    lfs_mth(e->leaf_room, n, e->mth_room, root);
+    if (!hash_is(seal->tx_root, root)) return "the bytes of the batch are not those that were sealed (tx_root)";
+    *after = e->frontier;
+    lfs_frontier_append(after, e->leaf_room, n);
+    lfs_frontier_root(after, root);
+    if (!hash_is(seal->log_root, root)) return "the history is not the one that was sealed (log_root)";
+    return NULL;
+}
+
+static void publish_replayed(lfs_engine *e, uint64_t time) {
+    lfs_ledger *l = &e->ledger;
+    e->counts = (lfs_counts){l->next_index, l->next_tx - 1, l->height - 1, l->n_accounts, e->stream_end, time};
+    atomic_store(&e->entries, l->next_index);
+}
+
+/* Read one batch at the cursor and apply it. 1: done; 0: nothing whole follows (`why`, if bytes are there); -1: damage. */
+static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *bad) {
+    lfs_ledger *l = &e->ledger;
+    uint64_t first = l->next_index, time = l->last_time, begin = e->stream_end;
+    uint32_t n = 0, len;
+    const uint8_t *bytes;
+    lfs_entry entry;
+    int is_seal = 0;
+    *why = NULL;
+    while (!is_seal) {
+        *bad = first + n;
+        int more = next_entry(e, c, first + n, &bytes, &len, why);
+        if (more < 0 || (more == 0 && n)) {
+            if (!*why || more == 0) *why = "the last batch has no seal";
+            return 0;
+        }
+        if (more == 0) return 0;
+        if (n == LFS_REPLAY_BATCH_MAX) {
+            *why = "a batch is larger than any";
+            return 0;
+        }
+        if ((*why = check_form(e, bytes, len, first + n, &time, &is_seal, &entry))) return 0;
+        lfs_rooms(e, n + 1);
+        e->offset_room[n] = begin;
+        begin += 2 + len;
+        e->replay_bytes[n] = bytes;
+        e->replay_len[n++] = len;
+    }
+    lfs_frontier after;
+    uint32_t *tags = e->length_room;
+    lfs_leaf_hashes(e->replay_bytes, e->replay_len, n, e->leaf_room);
+    if ((*why = check_seal(e, &entry, first, n - 1, &after))) return 0;
+
+    /* The batch counts. What is wrong in it now was sealed wrong: damage, never a torn write. */
+    static __thread char reason[256];
+    uint64_t tx_before = l->next_tx, tx;
+    uint64_t *txs = lfs_grow(NULL, n * sizeof *txs);
+    e->replay_first = first;
+    lfs_table_reserve(&l->ids, n);
+    for (uint32_t i = 0; i + 1 < n; i++) {
+        e->replay_n = i;
+        if (lfs_replay_entry(l, first + i, e->replay_bytes[i], e->replay_len[i], &tags[i], &tx, reason)) {
+            free(txs);
+            *bad = first + i;
+            *why = reason;
+            return -1;
+        }
+        if (tags[i]) lfs_table_load(&l->ids, tags[i], (uint32_t)(first + i));
+        if (tx) txs[tx - tx_before] = first + i;
+        lfs_entry policy;
+        if (lfs_entry_read(e->replay_bytes[i], e->replay_len[i], &policy) == 0 && lfs_text_is(policy.t, "policy/1"))
+            memcpy(l->policy_leaf, e->leaf_room + 32ull * i, 32);
+    }
+    tags[n - 1] = 0;
+    e->replay_n = 0;
+    if (!hash_is(entry.policy, l->policy_leaf)) {
+        free(txs);
+        *bad = first + n - 1;
+        *why = "its seal names another policy than the one in force";
+        return -1;
+    }
+    lfs_batch batch = {first, n, e->offset_room, tags, e->leaf_room, txs, (uint32_t)(l->next_tx - tx_before)};
+    int failed = lfs_project(e, &batch);
+    free(txs);
+    if (failed) {
+        lfs_fail_api(e, "runs/ or hashes/ cannot be written: %s", strerror(errno));
+        return -2;
+    }
+    memcpy(e->prev_seal, e->leaf_room + 32ull * (n - 1), 32);
+    e->frontier = after;
+    lfs_frontier_append(&e->frontier, e->prev_seal, 1);
+    e->stream_end = begin;
+    l->next_index = first + n;
+    l->last_time = time;
+    l->height++;
+    e->replayed += n;
+    publish_replayed(e, time);
+    return 1;
+}
+
+/* How many seals of later blocks stand in the bytes that do not count? More than one is no torn write. */
+static int seals_after(lfs_engine *e, uint32_t segment, uint64_t from) {
+    static const char head[] = "{\"count\":";
+    int seals = 0;
+    for (uint32_t i = segment; i < e->n_segments && seals < 2; i++, from = 0) {
+        struct stat st;
+        const uint8_t *map = e->segments[i].map;
+        if (fstat(e->segments[i].fd, &st)) continue;
+        const uint8_t *p = map + from, *end = map + st.st_size;
+        while (p < end && (p = memmem(p, (size_t)(end - p), head, sizeof head - 1)) && seals < 2) {
+            lfs_entry entry;
+            uint64_t height;
+            uint32_t len = p - map >= 2 ? (uint32_t)p[-2] << 8 | p[-1] : 0;
+            if (len && p + len <= end && lfs_entry_read(p, len, &entry) == 0 && lfs_text_is(entry.t, "seal/1") &&
+                lfs_entry_u64(entry.height, &height) == 0 && height >= e->ledger.height) seals++;
+            p++;
+        }
+        if (!p) continue;
+    }
+    return seals;
+}
+
+/* Zero what follows the last good seal, so that it can never be read as entries. */
+static int cut_tail(lfs_engine *e, uint32_t segment, uint64_t from) {
+    for (uint32_t i = segment; i < e->n_segments; i++, from = 0) {
+        struct stat st;
+        const uint8_t *map = e->segments[i].map;
+        if (fstat(e->segments[i].fd, &st)) return lfs_fail_api(e, "cannot stat a segment: %s", strerror(errno));
+        uint64_t end = (uint64_t)st.st_size;
+        while (end > from && !map[end - 1]) end--;
+        if (end <= from) continue;
+        uint8_t *zeros = calloc(1, end - from);
+        int failed = !zeros || lfs_write_all(e->segments[i].fd, zeros, end - from, from) || fdatasync(e->segments[i].fd);
+        free(zeros);
+        if (failed) return lfs_fail_api(e, "cannot cut the unfinished batch at the end of the journal: %s", strerror(errno));
+        e->cut_bytes += end - from;
+    }
+    /* Segments behind the one that ends are empty now: they were begun for the batch that is gone. */
+    while (e->n_segments > segment + 1) {
+        char name[40];
+        lfs_segment *s = &e->segments[e->n_segments - 1];
+        snprintf(name, sizeof name, "%020llu.seg", (unsigned long long)s->first_index);
+        if (unlinkat(e->journal_dir, name, 0)) return lfs_fail_api(e, "cannot remove journal/%s: %s", name, strerror(errno));
+        close(s->fd);
+        e->n_segments--;
+    }
+    return fsync(e->journal_dir) ? lfs_fail_api(e, "cannot sync journal/: %s", strerror(errno)) : 0;
+}
+
+int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress) {
+    uint64_t until = e->stream_end + bytes, bad = 0;
+    uint32_t segment = (uint32_t)e->replay_segment;
+    const char *why = NULL;
+    cursor c = {0}, good;
+    if (segment == 0 && e->stream_end) { /* the first call after a mark */
+        while (segment + 1 < e->n_segments && e->segments[segment + 1].base <= e->stream_end) segment++;
+    }
+    if (cursor_at(e, &c, segment, e->stream_end - e->segments[segment].base)) return -1;
+    int more = 1;
+    do {
+        good = c;
+        more = replay_batch(e, &c, &why, &bad);
+    } while (more == 1 && e->stream_end < until);
+    e->replay_segment = more == 1 ? c.segment : good.segment;
+    *progress = (lfs_progress){e->replayed, e->cut_bytes, e->stream_end, e->total_bytes};
+    if (more == 1) return 1;
+    const char *advice = "; nothing was changed; restore journal/ from a backup";
+    if (more == -2) return -1;
+    unsigned long long name = e->segments[good.segment].first_index;
+    if (more < 0) return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s%s", name, (unsigned long long)bad, why, advice);
+    if (why && seals_after(e, good.segment, good.at) > 1)
+        return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s, and sealed batches follow: the journal is damaged%s", name,
+                            (unsigned long long)bad, why, advice);
+    if (!e->counts.blocks) return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s%s", name, (unsigned long long)bad, why ? why : "empty", advice);
+    if (cut_tail(e, good.segment, good.at)) return -1;
+    memcpy(e->published, e->ledger.state, e->ledger.n_accounts * sizeof *e->published);
+    for (uint64_t page = 0; e->replayed && page <= e->ledger.n_accounts / 64; page++) e->dirty[page >> 6] |= 1ull << (page & 63);
+    progress->cut_bytes = e->cut_bytes;
+    return 0;
+}

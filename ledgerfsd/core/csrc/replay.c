@@ -1,0 +1,188 @@
+/* Applying entries of the journal again. Each carries the totals after it: they are compared with our own arithmetic, so replay is also the
+ * audit of every balance. An account whose saved state already contains an entry (the saved pages may be newer than the mark) is left alone. */
+#include "ledger.h"
+
+#define FAIL(...) return (snprintf(why, 256, __VA_ARGS__), -1)
+
+typedef struct {
+    uint64_t index;
+    uint32_t len;
+    uint64_t tx;
+    uint32_t ordinals[LFS_POSTINGS_MAX]; /* accounts of the postings seen, */
+    uint8_t applied[LFS_POSTINGS_MAX];   /* and whether they were applied */
+    uint32_t n;
+} place;
+
+/* Did an earlier posting of this entry change the account? */
+static int applied_here(const place *at, uint32_t ordinal) {
+    for (uint32_t i = 0; i < at->n; i++)
+        if (at->ordinals[i] == ordinal) return at->applied[i];
+    return 0;
+}
+
+/* Number of a canonical amount with the unit's decimals; -1 when it is none. */
+static int amount_of(lfs_text text, unsigned decimals, u128 *out) {
+    lfs_amount amount;
+    if (!text.p || lfs_amount_parse(text.p, text.len, &amount) || amount.decimals != decimals) return -1;
+    *out = amount.value;
+    return 0;
+}
+
+static int apply_total(lfs_text text, unsigned decimals, u128 expected, u128 *total) {
+    u128 after;
+    if (!text.p) return 0;
+    if (amount_of(text, decimals, &after) || after != expected) return -1;
+    *total = after;
+    return 0;
+}
+
+/* One posting. held: +1 reserves, -1 releases `released`, 0 does neither. */
+static int apply_posting(lfs_ledger *l, place *at, const lfs_entry_posting *posting, int totals, int held, u128 released,
+                         u128 *amount, char *why) {
+    uint64_t prev;
+    uint32_t ordinal =
+        lfs_name_find(l, lfs_hash(l, posting->account.p, posting->account.len), posting->account.p, posting->account.len);
+    if (ordinal == LFS_NONE) FAIL("a posting names an account that does not exist");
+    lfs_state *state = &l->state[ordinal];
+    const lfs_currency *unit = &l->currencies[l->info[ordinal].currency];
+    int again = applied_here(at, ordinal); /* the second posting of the account in this entry */
+    at->ordinals[at->n] = ordinal;
+    at->applied[at->n++] = again;
+    if (!lfs_text_is(posting->currency, unit->code) || amount_of(posting->amount, unit->decimals, amount))
+        FAIL("a posting's amount or currency does not fit its account");
+    if (!again && state->last_index >= at->index) return 0; /* the saved state is newer */
+    if (lfs_entry_u64(posting->prev, &prev) || (!again && prev != state->last_index))
+        FAIL("prev of a posting is not the account's previous entry");
+    int debit = lfs_text_is(posting->side, "debit");
+    lfs_state after = *state;
+    u128 hold = held > 0 ? *amount : released;
+    u128 held_debits = after.held_debits + (debit && held ? (held > 0 ? hold : -hold) : 0);
+    u128 held_credits = after.held_credits + (!debit && held ? (held > 0 ? hold : -hold) : 0);
+    if (totals && (!posting->debits.p || !posting->credits.p)) FAIL("a posting lacks its totals");
+    if (apply_total(posting->debits, unit->decimals, after.debits + (debit && totals ? *amount : 0), &after.debits) ||
+        apply_total(posting->credits, unit->decimals, after.credits + (!debit && totals ? *amount : 0), &after.credits) ||
+        apply_total(posting->held_debits, unit->decimals, held_debits, &after.held_debits) ||
+        apply_total(posting->held_credits, unit->decimals, held_credits, &after.held_credits))
+        FAIL("the totals after a posting do not follow from those before");
+    if (!again) {
+        after.entries++;
+        after.log_bytes += (uint64_t)at->len + 1;
+    }
+    after.last_index = at->index;
+    if (at->tx) after.last_tx = at->tx;
+    *state = after;
+    at->applied[at->n - 1] = 1;
+    return 0;
+}
+
+static int replay_account(lfs_ledger *l, const place *at, const lfs_entry *e, char *why) {
+    uint32_t known = lfs_name_find(l, lfs_hash(l, e->account.p, e->account.len), e->account.p, e->account.len);
+    if (known != LFS_NONE) {
+        if (l->info[known].open_index == at->index) return 0; /* the saved pages knew it */
+        FAIL("an account is opened twice");
+    }
+    lfs_info info = {.open_index = at->index, .name_len = (uint8_t)e->account.len};
+    int class_ = 0;
+    while (class_ < C_COUNT && !lfs_text_is(e->class_, LFS_CLASS_NAMES[class_])) class_++;
+    uint32_t currency = lfs_currency_find(l, e->currency);
+    if (class_ == C_COUNT || currency == LFS_NONE || !lfs_name_ok(e->account.p, e->account.len) || l->n_accounts == l->accounts_max)
+        FAIL("an account has a class, currency or name that does not exist");
+    memcpy(info.name, e->account.p, e->account.len);
+    info.class_ = (uint8_t)class_;
+    info.currency = (uint16_t)currency;
+    info.normal = lfs_text_is(e->normal, "debit") ? S_DEBIT : S_CREDIT;
+    if (lfs_text_is(e->limit, "no_overdraft")) info.limit = L_NO_OVERDRAFT;
+    else if (!lfs_text_is(e->limit, "none")) {
+        info.limit = L_OVERDRAFT;
+        if (e->limit.len < 11 || amount_of((lfs_text){e->limit.p + 10, e->limit.len - 10}, l->currencies[currency].decimals, &info.overdraft))
+            FAIL("an account has a limit that is none");
+    }
+    lfs_table_reserve(&l->names, 1);
+    uint32_t ordinal = l->n_accounts++;
+    l->info[ordinal] = info;
+    l->state[ordinal] = (lfs_state){.last_index = at->index, .entries = 1, .log_bytes = (uint64_t)at->len + 1};
+    lfs_table_load(&l->names, lfs_tag(l, e->account.p, e->account.len), ordinal);
+    return 0;
+}
+
+static int replay_update(lfs_ledger *l, const place *at, const lfs_entry *e, char *why) {
+    uint64_t prev;
+    uint32_t ordinal = lfs_name_find(l, lfs_hash(l, e->account.p, e->account.len), e->account.p, e->account.len);
+    if (ordinal == LFS_NONE) FAIL("an update names an account that does not exist");
+    lfs_state *state = &l->state[ordinal];
+    if (state->last_index >= at->index) return 0;
+    if (lfs_entry_u64(e->prev, &prev) || prev != state->last_index) FAIL("prev is not the account's previous entry");
+    state->status = lfs_text_is(e->status, "frozen") ? A_FROZEN : lfs_text_is(e->status, "closed") ? A_CLOSED : A_OPEN;
+    state->last_index = at->index;
+    state->entries++;
+    state->log_bytes += (uint64_t)at->len + 1;
+    return 0;
+}
+
+/* txn/1, hold/1, post/1, void/1 */
+static int replay_postings(lfs_ledger *l, place *at, const lfs_entry *e, char *why) {
+    int is_hold = lfs_text_is(e->t, "hold/1"), is_post = lfs_text_is(e->t, "post/1"), is_void = lfs_text_is(e->t, "void/1");
+    lfs_hold *h = NULL;
+    if (is_post || is_void) {
+        int64_t index = lfs_id_find(l, lfs_hash(l, e->hold.p, e->hold.len), e->hold.p, e->hold.len);
+        h = index < 0 ? NULL : lfs_hold_find(l, (uint32_t)index);
+        if (!h) FAIL("the hold does not exist");
+    }
+    lfs_entry_posting posting;
+    const uint8_t *p = NULL;
+    u128 amount = 0;
+    int more;
+    while ((more = lfs_entry_posting_next(e->postings, &p, &posting)) == 1 && at->n < LFS_POSTINGS_MAX)
+        if (apply_posting(l, at, &posting, !is_hold && !is_void, is_hold ? 1 : h ? -1 : 0, h ? h->amount : 0, &amount, why))
+            return -1;
+    if (more != 0 || at->n < 2) FAIL("the postings are not a list of at least two");
+    if (is_hold) {
+        lfs_hold record = {amount, 0, (uint32_t)at->index, at->ordinals[0], at->ordinals[1], H_OPEN};
+        if (e->expires.p && lfs_time_parse(e->expires.p, e->expires.len, &record.expires_ns)) FAIL("expires is not a time");
+        if (!lfs_hold_find(l, record.index)) lfs_hold_put(l, &record);
+        if (record.expires_ns) lfs_due_push(l, record.expires_ns, record.index);
+    }
+    if (h) h->status = is_post ? H_POSTED : lfs_text_is(e->reason, "expired") ? H_EXPIRED : H_VOIDED;
+    uint64_t reverses;
+    if (e->reverses.p && lfs_entry_u64(e->reverses, &reverses) == 0) lfs_reversed_put(l, reverses);
+    return 0;
+}
+
+static int replay_policy(lfs_ledger *l, const lfs_entry *e, char *why) {
+    uint64_t decimals;
+    if (lfs_text_is(e->policy, "currency")) {
+        if (!lfs_currency_ok(e->currency.p, e->currency.len) || lfs_entry_u64(e->decimals, &decimals) || decimals > 18)
+            FAIL("a registered currency is none");
+        if (lfs_currency_find(l, e->currency) == LFS_NONE) lfs_currency_add(l, e->currency, (unsigned)decimals);
+        return 0;
+    }
+    l->closed_through = lfs_date_parse(e->through.p, e->through.len);
+    if (l->closed_through == LFS_NO_DAY) FAIL("a closed period has no date");
+    return 0;
+}
+
+int lfs_replay_entry(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint32_t len, uint32_t *tag, uint64_t *tx, char *why) {
+    lfs_entry e;
+    place at;
+    at.index = index, at.len = len, at.tx = 0, at.n = 0;
+    *tag = 0;
+    *tx = 0;
+    if (lfs_entry_read(bytes, len, &e) || !e.t.p) FAIL("not a canonical entry");
+    if (e.id.p && !(lfs_text_is(e.t, "rejected/1") && lfs_text_is(e.code, "id_reused"))) *tag = lfs_tag(l, e.id.p, e.id.len);
+    if (e.tx.p) {
+        if (lfs_entry_u64(e.tx, &at.tx) || at.tx != l->next_tx) FAIL("the transaction number does not follow");
+        *tx = at.tx;
+        l->next_tx++;
+    }
+    if (lfs_text_is(e.t, "account/1")) return replay_account(l, &at, &e, why);
+    if (lfs_text_is(e.t, "account.update/1")) return replay_update(l, &at, &e, why);
+    if (lfs_text_is(e.t, "policy/1")) return replay_policy(l, &e, why);
+    if (lfs_text_is(e.t, "rejected/1")) return 0;
+    if (lfs_text_is(e.t, "txn/1") || lfs_text_is(e.t, "post/1")) {
+        if (!at.tx) FAIL("a transaction has no number");
+        return replay_postings(l, &at, &e, why);
+    }
+    if (lfs_text_is(e.t, "hold/1") || lfs_text_is(e.t, "void/1")) return replay_postings(l, &at, &e, why);
+    if (lfs_text_is(e.t, "genesis/1") && index == 0) return 0;
+    FAIL("an entry of kind %.*s stands where it cannot", (int)(e.t.len < 40 ? e.t.len : 40), (const char *)e.t.p);
+}

@@ -1,0 +1,173 @@
+/* SHA-256: the choice of the implementation, one message at a time, and OpenSSL's compression function for processors
+ * without SHA-NI. Parallel lanes are in sha256_multi.c. */
+#define OPENSSL_SUPPRESS_DEPRECATED /* the EVP interface costs 0.5 us a message */
+#include "sha256.h"
+
+#include <openssl/sha.h>
+#include <string.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
+const uint32_t LFS_SHA256_K[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+};
+const uint32_t LFS_SHA256_START[8] = {
+    0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
+};
+
+static void blocks_openssl(uint32_t state[8], const uint8_t *data, size_t blocks) {
+    SHA256_CTX context;
+    SHA256_Init(&context);
+    for (int i = 0; i < 8; i++) context.h[i] = state[i];
+    SHA256_Update(&context, data, 64 * blocks); /* whole blocks are compressed at once, nothing stays behind */
+    for (int i = 0; i < 8; i++) state[i] = (uint32_t)context.h[i];
+}
+
+/* ---- the implementations */
+
+typedef struct {
+    const char *name;
+    int (*runs)(void); /* on this processor; NULL: everywhere */
+    lfs_sha256_blocks *one;
+    const lfs_lanes *lanes; /* for many messages; NULL: one at a time is faster */
+    int for_tests;
+} backend;
+
+#ifdef __x86_64__
+static int has_ni(void) {
+    unsigned a, b = 0, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_SHA) && __builtin_cpu_supports("ssse3") &&
+           __builtin_cpu_supports("sse4.1");
+}
+
+static int has_avx2(void) { return __builtin_cpu_supports("avx2") != 0; }
+
+static int has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+}
+
+static int has_avx512_ni(void) { return has_avx512() && has_ni(); }
+#endif
+
+/* The best first. AVX2 in 8 lanes is slower than SHA-NI but faster than OpenSSL without it. */
+static const backend BACKENDS[] = {
+#ifdef __x86_64__
+    {"avx512x16+sha-ni", has_avx512_ni, lfs_sha256_blocks_ni, &LFS_AVX512_X16, 0},
+    {"avx512x16+openssl", has_avx512, blocks_openssl, &LFS_AVX512_X16, 0},
+    {"sha-ni", has_ni, lfs_sha256_blocks_ni, NULL, 0},
+    {"avx2x8+openssl", has_avx2, blocks_openssl, &LFS_AVX2_X8, 0},
+    {"avx2x16+openssl", has_avx2, blocks_openssl, &LFS_AVX2_X16, 1},
+#endif
+    {"openssl", NULL, blocks_openssl, NULL, 0},
+};
+#define BACKENDS_N (sizeof BACKENDS / sizeof BACKENDS[0])
+
+static const backend *in_use = &BACKENDS[BACKENDS_N - 1];
+
+static int runs(const backend *b) { return !b->runs || b->runs(); }
+
+__attribute__((constructor)) static void choose(void) {
+#ifdef __x86_64__
+    __builtin_cpu_init();
+#endif
+    for (size_t i = 0; i < BACKENDS_N; i++) {
+        if (BACKENDS[i].for_tests || !runs(&BACKENDS[i])) continue;
+        in_use = &BACKENDS[i];
+        return;
+    }
+}
+
+const char *lfs_hash_backend(void) { return in_use->name; }
+
+const char *lfs_hash_name(unsigned i) { return i < BACKENDS_N ? BACKENDS[i].name : NULL; }
+
+int lfs_hash_select(const char *name) {
+    for (size_t i = 0; i < BACKENDS_N; i++) {
+        if (strcmp(BACKENDS[i].name, name) != 0 || !runs(&BACKENDS[i])) continue;
+        in_use = &BACKENDS[i];
+        return 0;
+    }
+    return -1;
+}
+
+/* ---- messages */
+
+void lfs_message_cut(lfs_message *m, int prefix, const uint8_t *data, size_t len) {
+    uint64_t bits = ((uint64_t)len + (prefix != LFS_NO_PREFIX)) * 8;
+    size_t fill = 0, rest;
+    m->piece[LFS_HEAD].at = m->head;
+    m->piece[LFS_HEAD].blocks = 0;
+    if (prefix != LFS_NO_PREFIX && len >= 63) {
+        m->head[0] = (uint8_t)prefix;
+        memcpy(m->head + 1, data, 63);
+        m->piece[LFS_HEAD].blocks = 1;
+        data += 63, len -= 63;
+    } else if (prefix != LFS_NO_PREFIX) {
+        m->tail[fill++] = (uint8_t)prefix;
+    }
+    rest = len % 64;
+    m->piece[LFS_BODY].at = data;
+    m->piece[LFS_BODY].blocks = len / 64;
+    if (rest) memcpy(m->tail + fill, data + len - rest, rest);
+    fill += rest;
+    size_t size = fill < 56 ? 64 : 128; /* room for 0x80 and the length */
+    m->piece[LFS_TAIL].at = m->tail;
+    m->piece[LFS_TAIL].blocks = size / 64;
+    m->tail[fill++] = 0x80;
+    memset(m->tail + fill, 0, size - 8 - fill);
+    bits = __builtin_bswap64(bits);
+    memcpy(m->tail + size - 8, &bits, 8);
+}
+
+void lfs_digest_write(const uint32_t state[8], uint8_t out[32]) {
+    for (int i = 0; i < 8; i++) {
+        uint32_t word = __builtin_bswap32(state[i]);
+        memcpy(out + 4 * i, &word, 4);
+    }
+}
+
+static void hash_one(int prefix, const uint8_t *data, size_t len, uint8_t out[32]) {
+    uint32_t state[8];
+    lfs_message m;
+    lfs_message_cut(&m, prefix, data, len);
+    memcpy(state, LFS_SHA256_START, sizeof state);
+    for (int i = 0; i < LFS_PIECES; i++) {
+        if (m.piece[i].blocks) in_use->one(state, m.piece[i].at, m.piece[i].blocks);
+    }
+    lfs_digest_write(state, out);
+}
+
+void lfs_sha256(const uint8_t *data, size_t len, uint8_t out[32]) { hash_one(LFS_NO_PREFIX, data, len, out); }
+
+void lfs_leaf_hashes(const uint8_t *const *entries, const uint32_t *lens, size_t n, uint8_t *out32n) {
+    if (in_use->lanes) {
+        lfs_strings in = {entries, lens, NULL, 0};
+        lfs_sha256_many(in_use->lanes, in_use->one, 0, &in, n, out32n);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) hash_one(0, entries[i], lens[i], out32n + 32 * i);
+}
+
+void lfs_node_hash(const uint8_t left[32], const uint8_t right[32], uint8_t out[32]) {
+    uint8_t pair[64];
+    memcpy(pair, left, 32);
+    memcpy(pair + 32, right, 32);
+    hash_one(1, pair, 64, out);
+}
+
+void lfs_node_hashes(const uint8_t *pairs64n, size_t n, uint8_t *out32n) {
+    if (in_use->lanes) {
+        lfs_strings in = {NULL, NULL, pairs64n, 64};
+        lfs_sha256_many(in_use->lanes, in_use->one, 1, &in, n, out32n);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) hash_one(1, pairs64n + 64 * i, 64, out32n + 32 * i);
+}

@@ -1,0 +1,131 @@
+/* SHA-256 of many messages in parallel lanes: the compression functions, and the scheduler that keeps the lanes full
+ * when the messages differ in length. */
+#include <string.h>
+
+#include "sha256.h"
+
+#ifdef __x86_64__
+
+#define ROTATE_LEFT(x, n) (((x) << (n)) | ((x) >> (32 - (n))))
+#define VEC_(n) vec_##n
+#define VEC(n) VEC_(n)
+#define LOWER_8 {0, 8, 1, 9, 2, 10, 3, 11}
+#define UPPER_8 {4, 12, 5, 13, 6, 14, 7, 15}
+#define LOWER_16 {0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}
+#define UPPER_16 {8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31}
+#define PICK_(which, n) which##_##n
+#define PICK(which, n) PICK_(which, n)
+#define LOWER_HALVES(n, x, y) __builtin_shuffle(x, y, (VEC(n))PICK(LOWER, n))
+#define UPPER_HALVES(n, x, y) __builtin_shuffle(x, y, (VEC(n))PICK(UPPER, n))
+
+#define LANES 8
+#define TARGET "avx2"
+#define NAME blocks_avx2_x8
+#include "sha256_lanes.h"
+
+#define LANES 16
+#define TARGET "avx2"
+#define NAME blocks_avx2_x16
+#include "sha256_lanes.h"
+
+#define LANES 16
+#define TARGET "avx512f,avx512vl,avx512bw"
+#define NAME blocks_avx512_x16
+#include "sha256_lanes.h"
+
+const lfs_lanes LFS_AVX2_X8 = {blocks_avx2_x8, 8};
+const lfs_lanes LFS_AVX2_X16 = {blocks_avx2_x16, 16};
+const lfs_lanes LFS_AVX512_X16 = {blocks_avx512_x16, 16};
+#endif
+
+#define IDLE SIZE_MAX
+
+typedef struct {
+    const lfs_lanes *lanes;
+    int prefix;
+    const lfs_strings *in;
+    size_t next, n; /* the first string not yet begun */
+    uint8_t *out;
+    unsigned busy;
+    size_t string[LFS_LANES_MAX]; /* which string is in the lane, or IDLE */
+    unsigned piece[LFS_LANES_MAX];
+    _Alignas(64) uint32_t state[8 * LFS_LANES_MAX];
+    lfs_message message[LFS_LANES_MAX];
+} scheduler;
+
+/* Put the next string into a lane, or leave it idle. */
+static void begin(scheduler *s, unsigned lane) {
+    s->string[lane] = IDLE;
+    if (s->next == s->n) return;
+    size_t i = s->string[lane] = s->next++;
+    const uint8_t *data = s->in->entries ? s->in->entries[i] : s->in->base + i * s->in->size;
+    size_t len = s->in->entries ? s->in->lens[i] : s->in->size;
+    lfs_message_cut(&s->message[lane], s->prefix, data, len);
+    for (unsigned word = 0; word < 8; word++) s->state[word * s->lanes->lanes + lane] = LFS_SHA256_START[word];
+    s->piece[lane] = LFS_HEAD;
+    while (!s->message[lane].piece[s->piece[lane]].blocks) s->piece[lane]++; /* the tail is never empty */
+    s->busy++;
+}
+
+static void state_of(const scheduler *s, unsigned lane, uint32_t state[8]) {
+    for (unsigned word = 0; word < 8; word++) state[word] = s->state[word * s->lanes->lanes + lane];
+}
+
+/* The lane has taken `blocks` blocks of its piece. */
+static void advance(scheduler *s, unsigned lane, size_t blocks) {
+    lfs_message *m = &s->message[lane];
+    unsigned piece = s->piece[lane];
+    m->piece[piece].at += 64 * blocks;
+    m->piece[piece].blocks -= blocks;
+    while (piece < LFS_PIECES && !m->piece[piece].blocks) piece++;
+    s->piece[lane] = piece;
+    if (piece < LFS_PIECES) return;
+    uint32_t state[8];
+    state_of(s, lane, state);
+    lfs_digest_write(state, s->out + 32 * s->string[lane]);
+    s->busy--;
+    begin(s, lane);
+}
+
+/* All lanes take as many blocks as the shortest piece has. */
+static void step(scheduler *s) {
+    const uint8_t *data[LFS_LANES_MAX], *some = NULL;
+    size_t blocks = SIZE_MAX;
+    unsigned n = s->lanes->lanes;
+    for (unsigned lane = 0; lane < n; lane++) {
+        if (s->string[lane] == IDLE) continue;
+        size_t left = s->message[lane].piece[s->piece[lane]].blocks;
+        some = s->message[lane].piece[s->piece[lane]].at;
+        if (left < blocks) blocks = left;
+    }
+    for (unsigned lane = 0; lane < n; lane++) {
+        /* an idle lane must read something: what a busy one reads; the result is not used */
+        data[lane] = s->string[lane] == IDLE ? some : s->message[lane].piece[s->piece[lane]].at;
+    }
+    s->lanes->blocks(s->state, data, blocks);
+    for (unsigned lane = 0; lane < n; lane++) {
+        if (s->string[lane] != IDLE) advance(s, lane, blocks);
+    }
+}
+
+static void finish_alone(scheduler *s, unsigned lane, lfs_sha256_blocks *one) {
+    uint32_t state[8];
+    state_of(s, lane, state);
+    for (unsigned piece = s->piece[lane]; piece < LFS_PIECES; piece++) {
+        if (s->message[lane].piece[piece].blocks) {
+            one(state, s->message[lane].piece[piece].at, s->message[lane].piece[piece].blocks);
+        }
+    }
+    lfs_digest_write(state, s->out + 32 * s->string[lane]);
+}
+
+void lfs_sha256_many(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefix, const lfs_strings *in, size_t n, uint8_t *out) {
+    scheduler s;
+    s.lanes = lanes, s.prefix = prefix, s.in = in, s.next = 0, s.n = n, s.out = out, s.busy = 0;
+    for (unsigned lane = 0; lane < lanes->lanes; lane++) begin(&s, lane);
+    /* Half-empty lanes are no faster than one message after another. */
+    while (s.busy > lanes->lanes / 2) step(&s);
+    for (unsigned lane = 0; lane < lanes->lanes; lane++) {
+        if (s.string[lane] != IDLE) finish_alone(&s, lane, one);
+    }
+}

@@ -1,0 +1,151 @@
+/* T2: from a closed group to durable, published state. */
+#include "engine.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+lfs_group *lfs_group_new(void) {
+    lfs_group *g = lfs_grow(NULL, sizeof *g);
+    memset(g, 0, sizeof *g);
+    g->entries_size = g->txs_size = LFS_BATCH_INTENTS_MAX + 1024;
+    g->updates_size = 2 * g->entries_size;
+    g->size = LFS_GROUP_BYTES / 2;
+    g->bytes = lfs_grow(NULL, g->size);
+    g->start = lfs_grow(NULL, g->entries_size * sizeof *g->start);
+    g->tag = lfs_grow(NULL, g->entries_size * sizeof *g->tag);
+    g->txs = lfs_grow(NULL, g->txs_size * sizeof *g->txs);
+    g->updates = lfs_grow(NULL, g->updates_size * sizeof *g->updates);
+    g->tickets_tail = &g->tickets;
+    return g;
+}
+
+void lfs_group_free(lfs_group *g) {
+    free(g->bytes);
+    free(g->start);
+    free(g->tag);
+    free(g->txs);
+    free(g->updates);
+    free(g);
+}
+
+/* Hash the entries, seal them, and bring frontier and chain forward. */
+static void seal(lfs_engine *e, lfs_group *g) {
+    uint32_t n = g->entries;
+    uint8_t tx_root[32], log_root[32];
+    lfs_rooms(e, n + 1);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint8_t *at = g->bytes + g->start[i];
+        e->pointer_room[i] = at + 2;
+        e->length_room[i] = (uint32_t)at[0] << 8 | at[1];
+    }
+    lfs_leaf_hashes(e->pointer_room, e->length_room, n, e->leaf_room);
+    lfs_mth(e->leaf_room, n, e->mth_room, tx_root);
+    lfs_frontier_append(&e->frontier, e->leaf_room, n);
+    lfs_frontier_root(&e->frontier, log_root);
+
+    uint8_t *at = g->bytes + g->used, *leaf = e->leaf_room + 32ull * n;
+    const uint8_t *entry = at + 2;
+    uint32_t len = lfs_render_seal(at + 2, g->first_index + n, g->seal_time, g->height, g->first_index, n, log_root,
+                                   g->policy_leaf, e->prev_seal, tx_root);
+    at[0] = (uint8_t)(len >> 8);
+    at[1] = (uint8_t)len;
+    lfs_leaf_hashes(&entry, &len, 1, leaf);
+    lfs_frontier_append(&e->frontier, leaf, 1);
+    memcpy(e->prev_seal, leaf, 32);
+    g->start[n] = (uint32_t)g->used;
+    g->tag[n] = 0;
+    g->used += len + 2;
+}
+
+/* Where in the group a new segment begins: the first bundle boundary at or after the current one's target; n when nowhere. */
+static uint32_t segment_cut(lfs_engine *e, const lfs_group *g, uint32_t from, uint32_t n) {
+    const lfs_segment *s = &e->segments[e->n_segments - 1];
+    uint64_t index = g->first_index + from, to_boundary = (256 - index % 256) % 256;
+    for (uint64_t i = from + to_boundary; i < n; i += 256)
+        if (e->stream_end + g->start[i] - s->base >= e->segment_bytes) return (uint32_t)i;
+    return n;
+}
+
+/* Write the group's bytes and sync them. -1 with errno: nothing of it counts, as its seal is not durable or will be withdrawn. */
+static int write_out(lfs_engine *e, lfs_group *g, uint32_t n, int *begun) {
+    for (uint32_t from = 0; from < n;) {
+        uint32_t to = segment_cut(e, g, from, n);
+        if (to > from) {
+            const lfs_segment *s = &e->segments[e->n_segments - 1];
+            uint64_t begin = g->start[from], end = to < n ? g->start[to] : g->used;
+            *begun = 1;
+            if (lfs_write_all(s->fd, g->bytes + begin, end - begin, e->stream_end + begin - s->base) || fdatasync(s->fd)) return -1;
+            /* If we stop here: without its seal the batch does not count; with it, it is durable. */
+        }
+        if (to < n) {
+            if (lfs_segment_begin(e, g->first_index + to, e->stream_end + g->start[to])) return -1;
+            const lfs_segment *s = &e->segments[e->n_segments - 2];
+            if (ftruncate(s->fd, (off_t)(e->segments[e->n_segments - 1].base - s->base))) return -1;
+        }
+        from = to;
+    }
+    return 0;
+}
+
+/* A batch whose write or sync failed may lie whole in the page cache: overwrite it, so that a restart does not find what close() refused. Best
+ * effort: when this fails too, recovery decides. */
+static void withdraw(lfs_engine *e, const lfs_group *g) {
+    uint8_t *zeros = calloc(1, g->used);
+    for (uint32_t i = e->n_segments; zeros && i-- > 0;) {
+        const lfs_segment *s = &e->segments[i];
+        uint64_t begin = e->stream_end > s->base ? e->stream_end : s->base, end = e->stream_end + g->used;
+        if (i + 1 < e->n_segments && end > e->segments[i + 1].base) end = e->segments[i + 1].base;
+        if (end > begin && lfs_write_all(s->fd, zeros, end - begin, begin - s->base) == 0) fdatasync(s->fd);
+        if (s->base <= e->stream_end) break;
+    }
+    free(zeros);
+}
+
+static void publish(lfs_engine *e, const lfs_group *g, uint32_t n) {
+    pthread_mutex_lock(&e->publish);
+    for (uint32_t i = 0; i < g->n_updates; i++) {
+        uint32_t ordinal = g->updates[i].ordinal;
+        e->published[ordinal] = g->updates[i].state;
+        e->dirty[ordinal >> 12] |= 1ull << (ordinal >> 6 & 63);
+        if (e->watched[ordinal] != 1) continue;
+        if (e->n_touched == e->touched_size) {
+            e->touched_size = e->touched_size ? 2 * e->touched_size : 256;
+            e->touched = lfs_grow(e->touched, e->touched_size * sizeof *e->touched);
+        }
+        e->touched[e->n_touched++] = ordinal;
+        e->watched[ordinal] = 3;
+    }
+    e->counts.entries = g->first_index + n;
+    e->counts.transactions += g->n_txs;
+    e->counts.blocks = g->height;
+    e->counts.accounts = g->n_accounts;
+    e->counts.stream_bytes = e->stream_end;
+    e->counts.time_ns = g->seal_time;
+    atomic_store_explicit(&e->entries, e->counts.entries, memory_order_release);
+    pthread_mutex_unlock(&e->publish);
+}
+
+int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
+    int begun = 0;
+    uint32_t n = g->entries + 1;
+    if (lfs_project_reserve(e, n, g->n_txs)) {
+        snprintf(why, 256, "no space for runs/ and hashes/: %s", strerror(errno));
+        return LFS_READ_ONLY;
+    }
+    seal(e, g);
+    if (write_out(e, g, n, &begun)) {
+        snprintf(why, 256, "journal/ cannot be written: %s", strerror(errno));
+        if (begun) withdraw(e, g);
+        return errno == ENOSPC || !begun ? LFS_READ_ONLY : LFS_STORAGE_ERROR;
+    }
+    /* Durable. If we stop here: the next start finds the batch and projects it. */
+    for (uint32_t i = 0; i < n; i++) e->offset_room[i] = e->stream_end + g->start[i];
+    lfs_batch batch = {g->first_index, n, e->offset_room, g->tag, e->leaf_room, g->txs, g->n_txs};
+    if (lfs_project(e, &batch)) {
+        snprintf(why, 256, "runs/ or hashes/ cannot be written: %s; what was committed is in the journal", strerror(errno));
+        return LFS_STORAGE_ERROR;
+    }
+    e->stream_end += g->used;
+    publish(e, g, n);
+    return 0;
+}

@@ -1,0 +1,359 @@
+"""The commit engine: the C core's threads behind a typed face.
+
+The engine owns ``journal/``, ``hashes/`` and ``runs/`` of an open store. Two C threads commit (parse and apply | hash, write and
+sync); they announce finished submissions through an eventfd. All methods may be called from any Python thread; none blocks for
+longer than a memory copy, except opening, ``save``, ``drain`` and ``close``. The read methods see durable (sealed and synced) state
+only. Start reading in ``csrc/lfs_core.h``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ledgerfsd import limits
+from ledgerfsd.core import _core
+from ledgerfsd.errors import DamageError, StoreError
+from ledgerfsd.types import Account, Counts, Mode, Result, Run
+
+ffi: Any = _core.ffi
+lib: Any = _core.lib
+
+MARK_BYTES = 80
+DRY_RUN = 16
+REPLAY_STEP_BYTES = 16 * limits.MIB
+CLASSES = ("customer_liability", "safeguarding_asset", "own_funds", "equity", "income", "expense", "suspense", "clearing")
+SIDES = ("debit", "credit")
+STATUSES = ("open", "frozen", "closed")
+FIELDS = tuple(ffi.string(lib.lfs_field_name(number)).decode() for number in range(24))
+
+__all__ = ["Account", "Completion", "Counts", "Engine", "Mode", "Recovery", "Result", "Run", "SavedState"]
+
+
+class SavedState(NamedTuple):
+    """What index.lmdb keeps: made by ``Engine.save``, given back to ``Engine(saved=…)``."""
+
+    mark: bytes  # opaque, MARK_BYTES long
+    tables: dict[str, bytes]  # holds, reversed, policy
+    pages: dict[int, bytes]  # account pages; from ``save`` only those that changed since the save before
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What opening found."""
+
+    entries: int
+    replayed: int  # entries read from the journal (the rest came from the projections)
+    cut_bytes: int  # bytes of an unfinished batch that were zeroed
+    seconds: float
+
+
+class Completion:
+    """A finished submission: its ticket and its results, in the order of its lines."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = ffi.gc(handle, lib.lfs_ticket_free)
+        results = ffi.new("const lfs_result **")
+        self._count: int = lib.lfs_ticket_results(handle, results)
+        self._results = results[0]
+        self.ticket: int = lib.lfs_ticket_number(handle)
+        self.lines: int = lib.lfs_ticket_lines(handle)  # lines consumed, empty ones included
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, position: int) -> Result:
+        if not 0 <= position < self._count:
+            raise IndexError(position)
+        raw = self._results[position]
+        field = FIELDS[raw.field] if 30 <= raw.code <= 52 else ""
+        if raw.name:
+            field = ffi.string(lib.lfs_ticket_name(self._handle, raw.name)).decode("utf-8", "replace")
+        return Result(raw.code, bool(raw.duplicate), raw.line, raw.offset, field, raw.index, raw.tx, raw.block)
+
+    def runs(self) -> Iterator[Run]:
+        """The results with neighbours of equal outcome taken together."""
+        count = lib.lfs_ticket_runs(self._handle, ffi.NULL, 0)
+        starts = ffi.new("uint32_t[]", count + 1)
+        lib.lfs_ticket_runs(self._handle, starts, count)
+        starts[count] = self._count
+        for i in range(count):
+            yield Run(self[starts[i]], starts[i + 1] - starts[i])
+
+    @property
+    def refused(self) -> Result | None:
+        """The first result whose code is not 0."""
+        position = lib.lfs_ticket_refused(self._handle)
+        return None if position < 0 else self[position]
+
+    @property
+    def committed(self) -> int:
+        """How many were committed, duplicates of commits included."""
+        return int(lib.lfs_ticket_committed(self._handle))
+
+
+def _number(halves: Any) -> int:
+    return int(halves[0]) | int(halves[1]) << 64
+
+
+class Engine:
+    """One open store. ``Engine.create`` makes its journal; ``Engine(...)`` opens and recovers it."""
+
+    @staticmethod
+    def create(store: Path, ledger: str, *, segment_bytes: int = limits.SEGMENT_BYTES, now_ns: int = 0) -> None:
+        """Write genesis and its seal into an empty ``journal/``. Raises StoreError."""
+        table = resources.files("ledgerfsd").joinpath("data/currencies.tsv").read_bytes()
+        handle = lib.lfs_engine_new(os.fsencode(store), segment_bytes, 64)
+        try:
+            digest = hashlib.sha256(table).hexdigest().encode()
+            if lib.lfs_engine_create(handle, ledger.encode(), digest, now_ns or time.time_ns()):
+                raise StoreError(ffi.string(lib.lfs_engine_error(handle)).decode())
+        finally:
+            lib.lfs_engine_free(handle)
+
+    def __init__(
+        self,
+        store: Path,
+        *,
+        segment_bytes: int = limits.SEGMENT_BYTES,
+        accounts_max: int = limits.ACCOUNTS_MAX,
+        saved: SavedState | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Open and recover: load ``saved`` (or begin from nothing) and replay the rest of the journal.
+
+        ``progress(done_bytes, total_bytes)`` is called now and then. Raises StoreError when the files cannot be used (a ``saved`` that does
+        not fit among them: open again without it), DamageError when the journal is damaged. No thread runs before ``start``.
+        """
+        began = time.monotonic()
+        self._handle = ffi.gc(lib.lfs_engine_new(os.fsencode(store), segment_bytes, accounts_max), lib.lfs_engine_free)
+        self._open(saved)
+        step = ffi.new("lfs_progress *")
+        while more := lib.lfs_replay(self._handle, REPLAY_STEP_BYTES, step):
+            if more < 0:
+                raise DamageError(self._error())
+            if progress is not None:
+                progress(step.done_bytes, step.total_bytes)
+        self.wakeup_fd: int = lib.lfs_wakeup_fd(self._handle)
+        self.recovery = Recovery(self.counts().entries, step.replayed, step.cut_bytes, time.monotonic() - began)
+
+    def _error(self) -> str:
+        return str(ffi.string(lib.lfs_engine_error(self._handle)).decode("utf-8", "replace"))
+
+    def _check(self, failed: int) -> None:
+        if failed:
+            raise StoreError(self._error())
+
+    def _open(self, saved: SavedState | None) -> None:
+        self._check(lib.lfs_engine_open(self._handle, saved.mark if saved else ffi.NULL))
+        if saved is None:
+            return
+        for page, content in saved.pages.items():
+            self._check(lib.lfs_load_page(self._handle, page, content, len(content)))
+        # The policy comes first: accounts and holds may use currencies that it registers.
+        for name in ("policy", "holds", "reversed"):
+            self._check(lib.lfs_load_table(self._handle, name.encode(), saved.tables[name], len(saved.tables[name])))
+        self._check(lib.lfs_load_done(self._handle))
+
+    def start(self) -> None:
+        """Start the commit threads."""
+        self._check(lib.lfs_engine_start(self._handle))
+
+    def close(self) -> None:
+        """Finish what is queued and stop the threads. Memory views of entries stay valid until the engine is garbage."""
+        lib.lfs_engine_stop(self._handle)
+
+    # -- writing
+
+    def submit(
+        self, data: bytes, *, source: bytes, first_line: int, mode: Mode, dry_run: bool = False, now_ns: int = 0
+    ) -> int:
+        """Queue intents (whole lines, or one whole document) and return the ticket.
+
+        Always accepted: the caller bounds memory by ``inflight_bytes``. When the ledger is read-only the answer is the code
+        ``read_only``. ``source`` is the file's name and ``first_line`` the line it begins with, for the ids of intents without one.
+        ``now_ns`` replaces the clock (tests, replay of a recorded day).
+        """
+        kind = int(mode) | (DRY_RUN if dry_run else 0)
+        return int(lib.lfs_submit(self._handle, ffi.from_buffer(data), len(data), source[:255], first_line, kind, now_ns))
+
+    def completions(self) -> list[Completion]:
+        """The submissions finished since the last call; also clears the eventfd. What they committed is visible already."""
+        try:
+            os.eventfd_read(self.wakeup_fd)
+        except BlockingIOError:
+            pass
+        found = []
+        while handle := lib.lfs_take(self._handle):
+            found.append(Completion(handle))
+        return found
+
+    def tick(self) -> None:
+        """Let the ledger expire holds that are due; to be called about once a second."""
+        lib.lfs_tick(self._handle)
+
+    def drain(self) -> None:
+        """Wait until everything submitted is completed."""
+        lib.lfs_drain(self._handle)
+
+    @property
+    def inflight_bytes(self) -> int:
+        """Bytes submitted and not yet completed."""
+        return int(lib.lfs_inflight_bytes(self._handle))
+
+    @property
+    def failure(self) -> str:
+        """``""`` while healthy, else why the ledger is read-only."""
+        return str(ffi.string(lib.lfs_failure(self._handle)).decode("utf-8", "replace"))
+
+    # -- reading
+
+    def counts(self) -> Counts:
+        """The durable state in numbers."""
+        raw = ffi.new("lfs_counts *")
+        lib.lfs_read_counts(self._handle, raw)
+        return Counts(raw.entries, raw.transactions, raw.blocks, raw.accounts, raw.stream_bytes, raw.time_ns)
+
+    def entry(self, index: int) -> memoryview:
+        """The exact bytes of an entry, a slice of the mapped segment. Raises IndexError when there is none (yet)."""
+        place = ffi.new("const uint8_t **")
+        length = ffi.new("uint32_t *")
+        if index < 0 or lib.lfs_read_entry(self._handle, index, place, length):
+            raise IndexError(index)
+        return memoryview(ffi.buffer(place[0], length[0])).toreadonly()
+
+    def leaf(self, index: int) -> bytes:
+        """The leaf hash of an entry. Raises IndexError."""
+        return self.hashes(0, index, 1)
+
+    def bundle(self, number: int, width: int) -> memoryview:
+        """The first ``width`` (1 to 256) entries of a bundle with their length fields. Raises IndexError."""
+        place = ffi.new("const uint8_t **")
+        length = ffi.new("size_t *")
+        if number < 0 or lib.lfs_read_bundle(self._handle, number, width, place, length):
+            raise IndexError(number)
+        return memoryview(ffi.buffer(place[0], length[0])).toreadonly()
+
+    def level_size(self, level: int) -> int:
+        """How many hashes a tile level has."""
+        return self.counts().entries >> (8 * level)
+
+    def hashes(self, level: int, first: int, count: int) -> bytes:
+        """Hashes of a tile level, 32 bytes each. Raises IndexError when not all of them exist."""
+        out = bytearray(32 * count)
+        if level < 0 or first < 0 or lib.lfs_read_hashes(self._handle, level, first, count, ffi.from_buffer(out)):
+            raise IndexError(first)
+        return bytes(out)
+
+    @staticmethod
+    def _found(index: int) -> int:
+        if index < 0:
+            raise IndexError
+        return index
+
+    def transaction(self, number: int) -> int:
+        """Entry index of a transaction (from 1). Raises IndexError."""
+        return self._found(lib.lfs_read_transaction(self._handle, max(number, 0)))
+
+    def block(self, height: int) -> int:
+        """Entry index of a seal (from 1). Raises IndexError."""
+        return self._found(lib.lfs_read_block(self._handle, max(height, 0)))
+
+    def block_of(self, index: int) -> int:
+        """Height of the seal that commits an entry (a seal commits itself). Raises IndexError."""
+        return self._found(lib.lfs_read_block_of(self._handle, index) if index >= 0 else -1)
+
+    def ordinal(self, name: bytes) -> int:
+        """Dense number of an account, in order of opening; -1 if unknown."""
+        return int(lib.lfs_read_ordinal(self._handle, name, len(name)))
+
+    def account(self, ordinal: int) -> Account:
+        """An account as of its newest durable entry. Raises IndexError."""
+        raw = ffi.new("lfs_account_view *")
+        if ordinal < 0 or lib.lfs_read_account(self._handle, ordinal, raw):
+            raise IndexError(ordinal)
+        return Account(
+            ordinal=ordinal,
+            name=ffi.string(raw.name, raw.name_len).decode(),
+            currency=ffi.string(raw.currency).decode(),
+            decimals=raw.decimals,
+            account_class=CLASSES[raw.account_class],
+            normal=SIDES[raw.normal],
+            status=STATUSES[raw.status],
+            debits=_number(raw.debits),
+            credits=_number(raw.credits),
+            held_debits=_number(raw.held_debits),
+            held_credits=_number(raw.held_credits),
+            overdraft=_number(raw.overdraft) if raw.limit else None,
+            open_index=raw.open_index,
+            last_index=raw.last_index,
+            last_tx=raw.last_tx,
+            entries=raw.entries,
+            log_bytes=raw.log_bytes,
+        )
+
+    def names(self, first: int, count: int) -> list[str]:
+        """Account names by ordinal."""
+        last = min(first + count, self.counts().accounts)
+        return [self.account(ordinal).name for ordinal in range(first, last)]
+
+    def history(self, ordinal: int, *, stop: int = -1) -> array[int]:
+        """Indexes of the account's chain above ``stop``, ascending. Walks the chain back: time grows with the number returned."""
+        found = array("Q")
+        behind, room = 0, 4096
+        while True:
+            piece = ffi.new("uint64_t[]", room)
+            count = lib.lfs_read_history(self._handle, ordinal, stop, behind, piece, room)
+            found.frombytes(ffi.buffer(piece, 8 * count))
+            if count < room:
+                break
+            behind, room = found[-1], 65536
+        found.reverse()
+        return found
+
+    def watch(self, ordinal: int, on: bool) -> None:
+        """Report the account in ``touched`` from now on, or no longer."""
+        lib.lfs_watch(self._handle, ordinal, on)
+
+    def touched(self) -> list[int]:
+        """Watched accounts that durable entries touched since the last call."""
+        found: list[int] = []
+        piece = ffi.new("uint32_t[]", 1024)
+        while count := lib.lfs_touched(self._handle, piece, 1024):
+            found.extend(piece[0:count])
+        return found
+
+    # -- saving
+
+    def save(self) -> SavedState:
+        """Mark, tables and the account pages changed since the last ``saved(True)``; hashes/ and runs/ are synced up to the mark.
+
+        Call ``saved`` afterwards. The commit threads pause while the small tables are copied. Raises StoreError when the ledger is
+        read-only or a sync fails.
+        """
+        mark = bytearray(MARK_BYTES)
+        if lib.lfs_save_begin(self._handle, ffi.from_buffer(mark)):
+            lib.lfs_save_end(self._handle, 0)
+            raise StoreError(self._error())
+        tables = {}
+        for name in ("policy", "holds", "reversed"):
+            place = ffi.new("const uint8_t **")
+            length = lib.lfs_save_table(self._handle, name.encode(), place)
+            tables[name] = bytes(ffi.buffer(place[0], length))
+        pages: dict[int, bytes] = {}
+        room = bytearray(lib.lfs_page_bytes())
+        page = -1
+        while (page := lib.lfs_save_page(self._handle, page, ffi.from_buffer(room), len(room))) >= 0:
+            pages[page] = bytes(room)
+        return SavedState(bytes(mark), tables, pages)
+
+    def saved(self, ok: bool) -> None:
+        """Tell whether the last ``save`` reached the disk; what did not is part of the next."""
+        lib.lfs_save_end(self._handle, ok)
