@@ -75,10 +75,7 @@ static void apply_chunk(lfs_engine *e, lfs_ticket *t, lfs_intent *intents, uint3
     for (uint32_t i = 0; i < n; i++) lfs_prefetch_tables(&e->ledger, &intents[i]);
     for (uint32_t i = 0; i < n; i++) lfs_prefetch_accounts(&e->ledger, &intents[i]);
     for (uint32_t i = 0; i < n; i++) {
-        if (!t->dry_run) {
-            group_room(e);
-            if (lfs_due_now(&e->ledger, t->now_ns)) lfs_expire(&e->ledger, t->now_ns);
-        }
+        if (!t->dry_run) group_room(e);
         apply_one(e, t, &intents[i], !t->dry_run);
     }
     if (!t->dry_run && e->ledger.group->intents >= HAND_OVER_EARLY && lfs_writer_idle(e)) lfs_hand_over(e);
@@ -102,13 +99,11 @@ static void each_line(lfs_engine *e, lfs_ticket *t, lfs_text source) {
     lfs_arena_reset(&e->arena);
 }
 
-/* A dry run leaves no trace: nothing of it may be pointed at, except what was there before. */
-static void forget(lfs_ticket *t, uint64_t next_index) {
+/* What was taken back cannot be pointed at. */
+static void forget(lfs_ticket *t) {
     for (uint32_t i = 0; i < t->n; i++) {
-        lfs_result *result = &t->results[i];
-        if (result->duplicate && result->index >= 0 && (uint64_t)result->index < next_index) continue;
-        result->index = -1;
-        result->tx = result->block = 0;
+        t->results[i].index = -1;
+        t->results[i].tx = t->results[i].block = 0;
     }
 }
 
@@ -127,7 +122,7 @@ static void each_dry(lfs_engine *e, lfs_ticket *t, lfs_text source) {
     pthread_mutex_lock(&e->names_lock);
     lfs_scope_drop(&e->ledger, &mark);
     pthread_mutex_unlock(&e->names_lock);
-    forget(t, mark.next_index);
+    forget(t);
 }
 
 /* All or none. The intents are parsed already. */
@@ -149,7 +144,6 @@ static void all_or_none(lfs_engine *e, lfs_ticket *t, lfs_intent *intents, uint3
     }
     if (l->group->intents && l->group->intents + n > LFS_BATCH_INTENTS_MAX) lfs_hand_over(e);
     reserve(e, n + 1);
-    if (!t->dry_run) lfs_expire(l, t->now_ns);
     for (uint32_t i = 0; i < n; i++) lfs_prefetch_tables(l, &intents[i]);
     lfs_scope_begin(l, &mark);
     uint32_t failed = n;
@@ -164,13 +158,15 @@ static void all_or_none(lfs_engine *e, lfs_ticket *t, lfs_intent *intents, uint3
     pthread_mutex_lock(&e->names_lock);
     lfs_scope_drop(l, &mark);
     pthread_mutex_unlock(&e->names_lock);
-    forget(t, mark.next_index);
+    if (t->dry_run) forget(t);
     if (failed == n) return;
     uint32_t first = t->n - failed - 1;
     for (uint32_t i = 0; i < n; i++) {
         lfs_result *result = i <= failed ? &t->results[first + i] : lfs_result_add(t);
         if (i == failed) {
-            if (!t->dry_run && !result->duplicate) lfs_reject(l, &intents[i], result->code, t->now_ns, result);
+            if (t->dry_run || result->duplicate) continue;
+            lfs_expire(l, t->now_ns); /* what had expired before the batch was taken back with it */
+            lfs_reject(l, &intents[i], result->code, t->now_ns, result);
             continue;
         }
         *result = (lfs_result){.index = -1, .line = intents[i].line, .code = LFS_BATCH_ABORTED};
@@ -237,7 +233,7 @@ static void document(lfs_engine *e, lfs_ticket *t, lfs_text source) {
             pthread_mutex_lock(&e->names_lock);
             lfs_scope_drop(&e->ledger, &mark);
             pthread_mutex_unlock(&e->names_lock);
-            forget(t, mark.next_index);
+            forget(t);
         }
         lfs_arena_reset(&e->arena);
         free(in);
