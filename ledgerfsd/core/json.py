@@ -30,6 +30,11 @@ def canonical(text: bytes) -> bytes:
     return bytes(out[:length])
 
 
+def is_canonical(text: bytes) -> bool:
+    """Is the text one value in canonical form, with nothing before or after it?"""
+    return bool(lib.lfs_json_is_canonical(text, len(text)))
+
+
 def quote(text: str) -> bytes:
     """A canonical JSON string."""
     data = text.encode()

@@ -79,6 +79,43 @@ VALUES["postings"] = st.one_of(
         amounts,
     ),
 )
+# Values that mostly fit together, so that whole histories come about and not only refusals.
+FITTING: dict[str, st.SearchStrategy[Any]] = VALUES | {
+    "account": st.sampled_from(["a", "b", "c", "e", "f"]),
+    "amount": st.sampled_from(["1.00", "10.00", "0.01", "60.00"]),
+    "class": st.sampled_from(["customer_liability", "safeguarding_asset", "equity"]),
+    "credit": st.sampled_from(["b", "c", "e"]),
+    "currency": st.just("EUR"),
+    "debit": st.sampled_from(["a", "c", "f"]),
+    "decimals": st.just(2),
+    "effective": st.sampled_from(["2026-11-20", "2026-10-31"]),
+    "expires": st.sampled_from(["2026-11-18T11:06:45Z", "2026-11-18T12:00:00Z"]),
+    "hold": st.sampled_from(["h1", "h2", "h3"]),
+    "id": st.sampled_from(["i1", "i2", "i3", "h1", "h2", "h3", "h1", "h2"]),
+    "initial_balance": st.sampled_from(["100.00", "0.00"]),
+    "limit": st.sampled_from(["none", "no_overdraft", "overdraft:5.00"]),
+    "metadata": st.sampled_from([{}, {"b": [1, "x"], "a": None}]),
+    "normal": st.sampled_from(["debit", "credit"]),
+    "of": st.sampled_from(["tx_0001", "tx_0002", "tx_0003"]),
+    "owner": st.just("cust"),
+    "postings": st.sampled_from(
+        [
+            [
+                {"account": "a", "amount": "3.00", "side": "debit"},
+                {"account": "b", "amount": "2.00", "side": "credit", "currency": "EUR"},
+                {"account": "c", "amount": "1.00", "side": "credit"},
+            ],
+            [
+                {"account": "a", "amount": "1.00", "side": "debit"},
+                {"account": "a", "amount": "2.00", "side": "debit"},
+                {"account": "a", "amount": "3.00", "side": "credit"},
+            ],
+        ]
+    ),
+    "reference": st.just("ok"),
+    "tags": st.just(["x", "y"]),
+    "through": st.sampled_from(["2026-10-31", "2026-11-01"]),
+}
 SHAPES: dict[str, tuple[list[str], list[str]]] = {
     "open_account": (["account", "class", "currency"], ["initial_balance", "limit", "normal", "owner", "tags"]),
     "transfer": (["amount", "credit", "debit"], ["currency", "effective"]),
@@ -101,11 +138,15 @@ def shaped(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(["transfer", "transfer", "open_account", "open_account", "hold", "post", *SHAPES]))
     required, optional = SHAPES[kind]
     intent: dict[str, Any] = {"type": kind} if kind != "transfer" or draw(st.booleans()) else {}
+    fitting = draw(st.integers(0, 2)) > 0
+    values = FITTING if fitting else VALUES
     for name in required:
-        intent[name] = draw(VALUES[name])
+        intent[name] = draw(values[name])
     for name in [*optional, "id", "reference", "metadata"]:
         if draw(st.integers(0, 3)) == 0 or (name == "id" and draw(st.booleans())):
-            intent[name] = draw(VALUES[name])
+            intent[name] = draw(values[name])
+    if fitting:
+        return intent
     if draw(st.integers(0, 15)) == 0:
         intent[draw(st.sampled_from(["side", "of", "unknown", "Über", "through"]))] = draw(scalars)
     if draw(st.integers(0, 15)) == 0 and intent:

@@ -22,10 +22,12 @@ def verdict(text: bytes) -> tuple[str, int]:
     """Code and offset, the same from both; a text that is accepted has the same canonical form in both."""
     found = json.check(text)
     assert found == twin.check(text)
+    assert json.is_canonical(text) == (found.code == 0 and twin.canonical(text) == text)
     if found.code == 0:
         form = json.canonical(text)
         assert form == twin.canonical(text)
         assert len(form) <= found.end - found.begin
+        assert json.is_canonical(form)
         assert json.canonical(form) == form
     return errors.CODES[found.code].name, found.offset
 

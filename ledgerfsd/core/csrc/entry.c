@@ -3,8 +3,8 @@
 #include "ledger.h"
 #include "lfs_json.h"
 
-typedef struct { const char *name; size_t place; } member;
-#define M(name, field) {name, offsetof(lfs_entry, field)}
+typedef struct { const char *name; uint32_t len, place; } member;
+#define M(name, field) {name, sizeof name - 1, offsetof(lfs_entry, field)}
 static const member MEMBERS[] = {
     M("account", account), M("action", action), M("class", class_), M("code", code), M("count", count),
     M("currencies", currencies), M("currency", currency), M("decimals", decimals), M("effective", effective),
@@ -13,7 +13,7 @@ static const member MEMBERS[] = {
     M("normal", normal), M("owner", owner), M("policy", policy), M("postings", postings), M("prev", prev),
     M("reason", reason), M("reverses", reverses), M("status", status), M("t", t), M("tags", tags), M("through", through),
     M("time", time), M("tx", tx), M("tx_root", tx_root), M("type", type)};
-#define P(name, field) {name, offsetof(lfs_entry_posting, field)}
+#define P(name, field) {name, sizeof name - 1, offsetof(lfs_entry_posting, field)}
 static const member POSTING_MEMBERS[] = {
     P("account", account), P("amount", amount), P("credits", credits), P("currency", currency), P("debits", debits),
     P("held_credits", held_credits), P("held_debits", held_debits), P("prev", prev), P("side", side)};
@@ -40,7 +40,7 @@ static const uint8_t *read_object(const uint8_t *p, const uint8_t *end, const me
         p = string ? lfs_json_string(value, p, end, &simple, &err) : lfs_json_value(value, p, end, 2, &err);
         if (!p || p >= end) return NULL;
         for (size_t i = at; i < n; i++) {
-            if (!lfs_text_is(key, members[i].name)) continue;
+            if (key.len != members[i].len || memcmp(key.p, members[i].name, key.len) != 0) continue;
             lfs_text text = {value + string, (uint32_t)(p - value) - 2 * (uint32_t)string};
             memcpy(out + members[i].place, &text, sizeof text);
             at = i + 1;
@@ -101,4 +101,13 @@ lfs_text lfs_entry_intent(const uint8_t *bytes, uint32_t len) {
     p += sizeof intent - 1;
     if (memcmp(p, hash, sizeof hash - 1) == 0) p += sizeof hash - 1;
     return end - p >= 67 && memcmp(p, "\":\"", 3) == 0 ? (lfs_text){p + 3, 64} : none;
+}
+
+/* What sorts after "t" holds no text of users (tags have no quotes), so the last match is the member. */
+lfs_text lfs_entry_kind(const uint8_t *bytes, uint32_t len) {
+    static const char key[] = "\"t\":\"";
+    for (uint32_t at = len; at-- > 0;)
+        if (at + sizeof key - 1 <= len && bytes[at] == '"' && memcmp(bytes + at, key, sizeof key - 1) == 0)
+            return string_after(bytes + at, len - at, key);
+    return (lfs_text){NULL, 0};
 }

@@ -160,6 +160,7 @@ int lfs_entry_posting_next(lfs_text postings, const uint8_t **p, lfs_entry_posti
 int lfs_entry_u64(lfs_text token, uint64_t *out);
 int lfs_text_is(lfs_text text, const char *word);
 lfs_text lfs_entry_id(const uint8_t *bytes, uint32_t len);     /* len 0: none */
+lfs_text lfs_entry_kind(const uint8_t *bytes, uint32_t len);
 lfs_text lfs_entry_intent(const uint8_t *bytes, uint32_t len); /* hex hash of the intent */
 
 /* render.c: writing entries. Each opens, fills and closes one entry in l->group; the return value is its length, or -1 when it would exceed

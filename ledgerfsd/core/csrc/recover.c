@@ -196,16 +196,10 @@ static int next_entry(lfs_engine *e, cursor *c, uint64_t index, const uint8_t **
     return 1;
 }
 
-static const char *check_form(lfs_engine *e, const uint8_t *bytes, uint32_t len, uint64_t index, uint64_t *time, int *is_seal,
+static const char *check_form(const uint8_t *bytes, uint32_t len, uint64_t index, uint64_t *time, int *is_seal,
                               lfs_entry *entry) {
-    static __thread uint8_t canonical[LFS_ENTRY_BYTES_MAX * 6];
-    lfs_json_error err;
-    size_t begin, end;
     uint64_t own_index, own_time;
-    (void)e;
-    if (lfs_json_check(bytes, len, &begin, &end, &err) || end - begin != len || bytes[0] != '{') return "not a JSON object";
-    if (lfs_json_canonical(bytes, len, canonical, sizeof canonical) != (long)len || memcmp(canonical, bytes, len))
-        return "not in canonical form";
+    if (bytes[0] != '{' || !lfs_json_is_canonical(bytes, len)) return "not a JSON object in canonical form";
     if (lfs_entry_read(bytes, len, entry) || !entry->t.p) return "not an entry";
     if (lfs_entry_u64(entry->index, &own_index) || own_index != index) return "it does not carry its index";
     if (!entry->time.p || entry->time.len != 30 || lfs_time_parse(entry->time.p, entry->time.len, &own_time))
@@ -268,7 +262,7 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
             *why = "a batch is larger than any";
             return 0;
         }
-        if ((*why = check_form(e, bytes, len, first + n, &time, &is_seal, &entry))) return 0;
+        if ((*why = check_form(bytes, len, first + n, &time, &is_seal, &entry))) return 0;
         lfs_rooms(e, n + 1);
         e->offset_room[n] = begin;
         begin += 2 + len;
@@ -296,8 +290,7 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
         }
         if (tags[i]) lfs_table_load(&l->ids, tags[i], (uint32_t)(first + i));
         if (tx) txs[tx - tx_before] = first + i;
-        lfs_entry policy;
-        if (lfs_entry_read(e->replay_bytes[i], e->replay_len[i], &policy) == 0 && lfs_text_is(policy.t, "policy/1"))
+        if (lfs_text_is(lfs_entry_kind(e->replay_bytes[i], e->replay_len[i]), "policy/1"))
             memcpy(l->policy_leaf, e->leaf_room + 32ull * i, 32);
     }
     tags[n - 1] = 0;

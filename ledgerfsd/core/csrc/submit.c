@@ -19,12 +19,15 @@ lfs_result *lfs_result_add(lfs_ticket *t) {
 
 static void note_name(lfs_ticket *t, lfs_result *result, const lfs_intent *in) {
     if (result->code != LFS_UNKNOWN_FIELD || in->field != F_OTHER || t->names_len > 65536) return;
-    uint32_t len = in->other_name.len < 64 ? in->other_name.len : 64;
-    t->names = lfs_grow(t->names, t->names_len + len + 1);
-    memcpy(t->names + t->names_len, in->other_name.p, len);
-    t->names[t->names_len + len] = 0;
+    lfs_text name = in->other_name;
+    t->names = lfs_grow(t->names, t->names_len + name.len + 1);
+    uint8_t *at = (uint8_t *)t->names + t->names_len;
+    size_t len = name.len;
+    if (memchr(name.p, '\\', len)) len = lfs_json_unescape(name.p - 1, name.p + name.len + 1, at);
+    else memcpy(at, name.p, len);
+    at[len] = 0;
     result->name = 1 + t->names_len;
-    t->names_len += len + 1;
+    t->names_len += (uint32_t)len + 1;
 }
 
 static void refuse_all(lfs_ticket *t, int code) {
