@@ -77,23 +77,31 @@ static int same(lfs_text text, const char *word) {
     return text.len == len && memcmp(text.p, word, len) == 0;
 }
 
+static const uint8_t FIELD_LENGTHS[F_COUNT] = {7, 6, 5, 6, 8, 5, 8, 9, 7, 4, 2, 15, 5, 8, 6, 2, 5, 8, 9, 4, 4, 7, 4};
+
 static int field_of(const uint8_t *name, size_t len) {
-    for (int field = 0; field < F_COUNT; field++) {
-        const char *known = LFS_FIELD_NAMES[field];
-        if (known[0] == name[0] && strlen(known) == len && memcmp(known, name, len) == 0) return field;
-    }
+    for (int field = 0; field < F_COUNT; field++)
+        if (FIELD_LENGTHS[field] == len && LFS_FIELD_NAMES[field][0] == name[0] && memcmp(LFS_FIELD_NAMES[field], name, len) == 0)
+            return field;
     return F_OTHER;
 }
 
-static int is_alnum(uint8_t c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
+/* What a character may stand in, one bit each. */
+enum { IN_NAME_FIRST = 1, IN_NAME = 2, IN_TAG = 4 };
+#define ALNUM (IN_NAME_FIRST | IN_NAME | IN_TAG)
+static const uint8_t CHARACTERS[256] = {['0' ... '9'] = ALNUM, ['A' ... 'Z'] = ALNUM, ['a' ... 'z'] = ALNUM,
+                                        ['.'] = IN_NAME | IN_TAG, ['_'] = IN_NAME | IN_TAG, [':'] = IN_NAME | IN_TAG,
+                                        ['-'] = IN_NAME | IN_TAG, ['/'] = IN_TAG, ['='] = IN_TAG, ['+'] = IN_TAG};
 
-static int all_of(const uint8_t *p, size_t len, const char *also) {
-    for (size_t i = 0; i < len; i++)
-        if (!is_alnum(p[i]) && (p[i] == 0 || !strchr(also, p[i]))) return 0;
-    return 1;
+static int all_of(const uint8_t *p, size_t len, int set) {
+    int all = set;
+    for (size_t i = 0; i < len; i++) all &= CHARACTERS[p[i]];
+    return all;
 }
 
-int lfs_name_ok(const uint8_t *p, size_t len) { return len >= 1 && len <= 64 && is_alnum(p[0]) && all_of(p, len, "._:-"); }
+int lfs_name_ok(const uint8_t *p, size_t len) {
+    return len >= 1 && len <= 64 && (CHARACTERS[p[0]] & IN_NAME_FIRST) && all_of(p, len, IN_NAME);
+}
 
 int lfs_currency_ok(const uint8_t *p, size_t len) {
     if (len < 3 || len > 12 || p[0] < 'A' || p[0] > 'Z') return 0;
@@ -227,7 +235,7 @@ static void judge_tags(lfs_intent *in, lfs_text array) {
         if (*p == ',') p++;
         const uint8_t *q = lfs_json_value(p, p, end, 1, &err);
         if (string_of(in, (lfs_text){p, (uint32_t)(q - p)}, F_TAGS, &word)) {
-            if (word.len < 1 || word.len > 64 || !all_of(word.p, word.len, "._:/=+-") || n == LFS_TAGS_MAX)
+            if (word.len < 1 || word.len > 64 || !all_of(word.p, word.len, IN_TAG) || n == LFS_TAGS_MAX)
                 offend(in, LFS_BAD_TAGS, F_TAGS);
             else seen[n++] = word;
             for (uint32_t i = 0; i + 1 < n; i++)
@@ -439,7 +447,7 @@ static void put_canonical(lfs_intent *in, size_t text_len, lfs_arena *arena) {
     uint8_t *out = arena_take(arena, text_len + 2), *p = out;
     for (uint32_t rest = in->present; rest; rest &= rest - 1) {
         int field = __builtin_ctz(rest);
-        size_t len = strlen(LFS_FIELD_NAMES[field]);
+        size_t len = FIELD_LENGTHS[field];
         *p = p == out ? '{' : ',';
         p++;
         *p++ = '"';

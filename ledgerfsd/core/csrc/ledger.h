@@ -30,7 +30,7 @@ typedef struct { /* what entries change */
     uint64_t pad;
 } lfs_state;
 
-typedef struct { char code[13]; uint8_t decimals; } lfs_currency;
+typedef struct { char code[13]; uint8_t decimals, len; } lfs_currency;
 
 enum lfs_hold_status { H_OPEN, H_POSTED, H_VOIDED, H_EXPIRED };
 typedef struct {

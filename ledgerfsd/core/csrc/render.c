@@ -94,7 +94,7 @@ static uint8_t *put_posting(const lfs_ledger *l, uint8_t *p, const lfs_effect *e
     p = put(LIT(p, "{\"account\":\""), info->name, info->name_len);
     p = lfs_amount_put(LIT(p, "\",\"amount\":\""), amount, unit->decimals);
     if (what & TOTALS) p = lfs_amount_put(LIT(p, "\",\"credits\":\""), after->credits, unit->decimals);
-    p = put_word(LIT(p, "\",\"currency\":\""), unit->code);
+    p = put(LIT(p, "\",\"currency\":\""), unit->code, unit->len);
     if (what & TOTALS) p = lfs_amount_put(LIT(p, "\",\"debits\":\""), after->debits, unit->decimals);
     if (what & HELD) {
         p = lfs_amount_put(LIT(p, "\",\"held_credits\":\""), after->held_credits, unit->decimals);

@@ -210,6 +210,7 @@ void lfs_currency_add(lfs_ledger *l, lfs_text code, unsigned decimals) {
     memset(unit, 0, sizeof *unit);
     memcpy(unit->code, code.p, code.len);
     unit->decimals = (uint8_t)decimals;
+    unit->len = (uint8_t)code.len;
     lfs_undo_push(l, U_CURRENCY, 0);
 }
 

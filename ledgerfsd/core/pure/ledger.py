@@ -7,7 +7,7 @@ not. Nothing is ever written to disk; ``journal.py`` makes the byte stream of ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -15,10 +15,11 @@ from ...errors import BY_NAME
 from ...limits import ACCOUNTS_MAX, BATCH_INTENTS_MAX
 from ...types import Account, Counts, Mode, Result
 from . import rules
-from .book import Answer, Book, EntryTooLargeError
+from .book import Answer, Book, EntryTooLargeError, Hold
 from .documents import Item, split_document, split_lines
 from .entries import Json, given, opening_equity, opening_equity_id, opening_id
 from .intent import Intent, Refusal, auto_id, judge
+from .replay import replay as replay_entries
 
 _ACTIONS: Final = {"freeze": "freeze", "unfreeze": "unfreeze", "close_account": "close"}  # type → action of the entry
 
@@ -60,9 +61,7 @@ class Ledger:
     @classmethod
     def replay(cls, entries: Iterable[bytes], *, accounts_max: int = ACCOUNTS_MAX) -> Ledger:
         """The state from entries alone. Raises errors.DamageError naming the first one that does not follow."""
-        from .replay import replay
-
-        return cls(replay(entries), accounts_max)
+        return cls(replay_entries(entries), accounts_max)
 
     # -- reading
 
@@ -79,6 +78,11 @@ class Ledger:
     def account(self, name: str) -> Account:
         """An account, the open batch included. Raises KeyError."""
         return self.book.accounts[name]
+
+    @property
+    def holds(self) -> Mapping[str, Hold]:
+        """Every hold there ever was, by its id."""
+        return self.book.holds
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """Currency → sums of all debits and of all credits, in minor units. They are equal, always."""
