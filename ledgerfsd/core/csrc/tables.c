@@ -63,7 +63,8 @@ void lfs_table_load(lfs_table *t, uint32_t tag, uint32_t value) {
 
 void lfs_table_insert(lfs_ledger *l, lfs_table *t, uint32_t tag, uint32_t value) {
     uint64_t *slot = free_slot(t, tag);
-    *slot = (uint64_t)tag << 32 | (value + 1);
+    /* Readers may be looking names up: the account is there before its slot is. */
+    __atomic_store_n(slot, (uint64_t)tag << 32 | (value + 1), __ATOMIC_RELEASE);
     t->used++;
     lfs_undo *undo = lfs_undo_push(l, U_SLOT, 0);
     if (undo) {
@@ -74,9 +75,10 @@ void lfs_table_insert(lfs_ledger *l, lfs_table *t, uint32_t tag, uint32_t value)
 
 uint32_t lfs_name_find(const lfs_ledger *l, uint64_t hash, const uint8_t *name, size_t len) {
     uint32_t tag = tag_of(hash);
-    for (uint64_t *slot = lfs_table_slot(&l->names, tag); *slot; slot = lfs_table_next(&l->names, slot)) {
-        if ((uint32_t)(*slot >> 32) != tag) continue;
-        uint32_t ordinal = (uint32_t)*slot - 1;
+    uint64_t *slot = lfs_table_slot(&l->names, tag), found;
+    for (; (found = __atomic_load_n(slot, __ATOMIC_ACQUIRE)); slot = lfs_table_next(&l->names, slot)) {
+        if ((uint32_t)(found >> 32) != tag) continue;
+        uint32_t ordinal = (uint32_t)found - 1;
         const lfs_info *info = &l->info[ordinal];
         if (info->name_len == len && memcmp(info->name, name, len) == 0) return ordinal;
     }
