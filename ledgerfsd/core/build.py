@@ -41,9 +41,7 @@ def generate() -> None:
     write_if_changed(SOURCES / "lfs_codes.h", text + "\n".join(names) + "\n};\n")
     units = [f'    {{"{row["code"]}", {row["decimals"]}}},' for row in rows("currencies.tsv")]
     text = "/* Made by build.py from data/currencies.tsv. */\nstatic const struct { char code[4]; int decimals; }"
-    write_if_changed(
-        SOURCES / "lfs_currencies.h", text + " LFS_ISO_4217[] = {\n" + "\n".join(units) + "\n};\n"
-    )
+    write_if_changed(SOURCES / "lfs_currencies.h", text + " LFS_ISO_4217[] = {\n" + "\n".join(units) + "\n};\n")
 
 
 def declarations() -> str:
@@ -65,8 +63,17 @@ def builder() -> FFI:
         sources=[str(path.relative_to(HERE.parent.parent)) for path in sorted(SOURCES.glob("*.c"))],
         include_dirs=[str(SOURCES)],
         libraries=["crypto"],
-        extra_compile_args=["-O3", "-g", "-std=gnu11", "-pthread", "-Wall", "-Wextra", "-Wno-unused-parameter",
-                            "-fno-strict-aliasing", "-D_GNU_SOURCE"],
+        extra_compile_args=[
+            "-O3",
+            "-g",
+            "-std=gnu11",
+            "-pthread",
+            "-Wall",
+            "-Wextra",
+            "-Wno-unused-parameter",
+            "-fno-strict-aliasing",
+            "-D_GNU_SOURCE",
+        ],
         extra_link_args=["-pthread"],
         py_limited_api=True,
     )

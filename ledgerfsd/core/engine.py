@@ -29,7 +29,16 @@ lib: Any = _core.lib
 MARK_BYTES = 80
 DRY_RUN = 16
 REPLAY_STEP_BYTES = 16 * limits.MIB
-CLASSES = ("customer_liability", "safeguarding_asset", "own_funds", "equity", "income", "expense", "suspense", "clearing")
+CLASSES = (
+    "customer_liability",
+    "safeguarding_asset",
+    "own_funds",
+    "equity",
+    "income",
+    "expense",
+    "suspense",
+    "clearing",
+)
 SIDES = ("debit", "credit")
 STATUSES = ("open", "frozen", "closed")
 FIELDS = tuple(ffi.string(lib.lfs_field_name(number)).decode() for number in range(24))
@@ -182,7 +191,9 @@ class Engine:
         ``now_ns`` replaces the clock (tests, replay of a recorded day).
         """
         kind = int(mode) | (DRY_RUN if dry_run else 0)
-        return int(lib.lfs_submit(self._handle, ffi.from_buffer(data), len(data), source[:255], first_line, kind, now_ns))
+        return int(
+            lib.lfs_submit(self._handle, ffi.from_buffer(data), len(data), source[:255], first_line, kind, now_ns)
+        )
 
     def completions(self) -> list[Completion]:
         """The submissions finished since the last call; also clears the eventfd. What they committed is visible already."""

@@ -29,13 +29,21 @@ amounts = st.sampled_from(
 ids = st.sampled_from(["i1", "i2", "i3", "h1", "h2", "h3", "~x", "", "x" * 128, "x" * 129, 'q"', "~auto:0"])
 dates = st.sampled_from(["2026-11-20", "2026-01-31", "2026-02-29", "2028-02-29", "2030-01-01", "x", "0000-01-01"])
 times = st.sampled_from(
-    ["2026-11-18T12:00:00Z", "2026-11-18T11:06:45.5Z", "2026-11-18T11:07:00Z", "2020-01-01T00:00:00Z", "2200-01-01T00:00:00Z"]
+    [
+        "2026-11-18T12:00:00Z",
+        "2026-11-18T11:06:45.5Z",
+        "2026-11-18T11:07:00Z",
+        "2020-01-01T00:00:00Z",
+        "2200-01-01T00:00:00Z",
+    ]
     + ["2026-11-18T11:06:41.000000001Z", "2026-11-18T24:00:00Z", "now"]
 )
 texts = st.sampled_from(["ok", "", "ü" * 128, "ü" * 129, 'say "x"\\', "a\nb", "\u007f", "𝄞"])
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-(2**54), 2**54), st.text(max_size=5), st.just(1.5))
 metadata = st.one_of(
-    st.dictionaries(st.text(max_size=4), st.recursive(scalars, lambda x: st.lists(x, max_size=3), max_leaves=6), max_size=4),
+    st.dictionaries(
+        st.text(max_size=4), st.recursive(scalars, lambda x: st.lists(x, max_size=3), max_leaves=6), max_size=4
+    ),
     st.just({"ﬀ": 1, "𝄞": 2, "a": {"z": [], "y": {}}}),
     st.just({"x": "y" * 16_380}),
     st.just({"account": "a", "prev": 1, "t": "seal/1", "id": "i1"}),
@@ -54,7 +62,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "hold": ids,
     "id": ids,
     "initial_balance": amounts,
-    "limit": st.sampled_from(["none", "no_overdraft", "overdraft:5.00", "overdraft:0.00", "overdraft:x", "overdraft:5", "all"]),
+    "limit": st.sampled_from(
+        ["none", "no_overdraft", "overdraft:5.00", "overdraft:0.00", "overdraft:x", "overdraft:5", "all"]
+    ),
     "metadata": metadata,
     "normal": st.sampled_from(["debit", "credit", "up"]),
     "of": transactions,

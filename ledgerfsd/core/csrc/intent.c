@@ -504,14 +504,16 @@ void lfs_intent_parse(const uint8_t *text, size_t len, lfs_text source, uint32_t
     memset(in, 0, offsetof(lfs_intent, f)); /* f itself is guarded by the bits of present */
     memset(&in->canonical, 0, sizeof *in - offsetof(lfs_intent, canonical));
     in->line = line;
-    if (len > LFS_INTENT_BYTES_MAX) {
+    const uint8_t *first = lfs_json_space(text, text + len), *end = text + len;
+    while (end > first && lfs_json_space(end - 1, end) == end) end--;
+    size_t used = (size_t)(end - first); /* white space around it does not count */
+    if (used > LFS_INTENT_BYTES_MAX) {
         in->code = LFS_TOO_LARGE;
         return;
     }
     size_t mark = arena->used;
-    const uint8_t *first = lfs_json_space(text, text + len);
-    if (first < text + len && *first == '{' && walk(first, text + len, 0, arena, in) == SURE) {
-        put_canonical(in, len, arena);
+    if (first < end && *first == '{' && walk(first, end, 0, arena, in) == SURE) {
+        put_canonical(in, used, arena);
     } else {
         arena->used = mark;
         in->present = 0;

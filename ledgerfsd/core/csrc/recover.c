@@ -165,6 +165,8 @@ int lfs_engine_open(lfs_engine *e, const uint8_t *mark) {
 
 /* -- replay */
 
+#define LFS_SEAL_BYTES_MAX 1023 /* about 500, and its largest numbers make it no longer than this */
+
 typedef struct {
     uint32_t segment;
     uint64_t at, size; /* place in the segment, and its file size */
@@ -220,18 +222,23 @@ static int number_is(lfs_text token, uint64_t expected) {
     return lfs_entry_u64(token, &value) == 0 && value == expected;
 }
 
-/* Does the seal fit the chain and the n entries before it? The frontier goes forward over them. */
-static const char *check_seal(lfs_engine *e, const lfs_entry *seal, uint64_t first, uint32_t n, lfs_frontier *after) {
-    uint8_t root[32];
-    if (!number_is(seal->height, e->ledger.height) || !number_is(seal->first, first) || !number_is(seal->count, n) || !n)
-        return "its seal does not continue the chain (height, first, count)";
-    if (!hash_is(seal->prev, e->prev_seal)) return "its seal does not name the seal before (prev)";
-    lfs_mth(e->leaf_room, n, e->mth_room, root);
-    if (!hash_is(seal->tx_root, root)) return "the bytes of the batch are not those that were sealed (tx_root)";
+/* Does the seal fit the chain and the n entries before it? The frontier goes forward over them. policy: the leaf of the newest policy entry.
+ * history: set when it fits its own batch, but not what stands before: then that is damaged, for no torn write makes such a seal. */
+static const char *check_seal(lfs_engine *e, const lfs_entry *seal, uint64_t first, uint32_t n, const uint8_t *policy,
+                              lfs_frontier *after, int *history) {
+    uint8_t tx_root[32], log_root[32];
+    lfs_mth(e->leaf_room, n, e->mth_room, tx_root);
     *after = e->frontier;
     lfs_frontier_append(after, e->leaf_room, n);
-    lfs_frontier_root(after, root);
-    if (!hash_is(seal->log_root, root)) return "the history is not the one that was sealed (log_root)";
+    lfs_frontier_root(after, log_root);
+    int chained = hash_is(seal->prev, e->prev_seal), logged = hash_is(seal->log_root, log_root);
+    if (!number_is(seal->height, e->ledger.height) || !number_is(seal->first, first) || !number_is(seal->count, n) || !n)
+        return "its seal does not continue the chain (height, first, count)";
+    if (!hash_is(seal->tx_root, tx_root)) return "the bytes of the batch are not those that were sealed (tx_root)";
+    *history = !chained && !logged;
+    if (!chained) return "its seal does not name the seal before (prev)";
+    if (!logged) return "the history is not the one that was sealed (log_root)";
+    if (!hash_is(seal->policy, policy)) return "its seal names another policy than the one in force";
     return NULL;
 }
 
@@ -245,10 +252,10 @@ static void publish_replayed(lfs_engine *e, uint64_t time) {
 static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *bad) {
     lfs_ledger *l = &e->ledger;
     uint64_t first = l->next_index, time = l->last_time, begin = e->stream_end;
-    uint32_t n = 0, len;
-    const uint8_t *bytes;
+    uint32_t n = 0, len, policies = 0; /* policies: entries up to the newest policy/1 of the batch */
+    const uint8_t *bytes, *policy = l->policy_leaf;
     lfs_entry entry;
-    int is_seal = 0;
+    int is_seal = 0, history = 0;
     *why = NULL;
     while (!is_seal) {
         *bad = first + n;
@@ -268,11 +275,16 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
         begin += 2 + len;
         e->replay_bytes[n] = bytes;
         e->replay_len[n++] = len;
+        if (lfs_text_is(entry.t, "policy/1")) policies = n;
     }
     lfs_frontier after;
     uint32_t *tags = e->length_room;
     lfs_leaf_hashes(e->replay_bytes, e->replay_len, n, e->leaf_room);
-    if ((*why = check_seal(e, &entry, first, n - 1, &after))) return 0;
+    if (policies) policy = e->leaf_room + 32ull * (policies - 1);
+    if ((*why = check_seal(e, &entry, first, n - 1, policy, &after, &history))) {
+        if (history && first) *bad = first - 1;
+        return history ? -1 : 0;
+    }
 
     /* The batch counts. What is wrong in it now was sealed wrong: damage, never a torn write. */
     static __thread char reason[256];
@@ -290,17 +302,10 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
         }
         if (tags[i]) lfs_table_load(&l->ids, tags[i], (uint32_t)(first + i));
         if (tx) txs[tx - tx_before] = first + i;
-        if (lfs_text_is(lfs_entry_kind(e->replay_bytes[i], e->replay_len[i]), "policy/1"))
-            memcpy(l->policy_leaf, e->leaf_room + 32ull * i, 32);
     }
     tags[n - 1] = 0;
     e->replay_n = 0;
-    if (!hash_is(entry.policy, l->policy_leaf)) {
-        free(txs);
-        *bad = first + n - 1;
-        *why = "its seal names another policy than the one in force";
-        return -1;
-    }
+    if (policies) memcpy(l->policy_leaf, policy, 32);
     lfs_batch batch = {first, n, e->offset_room, tags, e->leaf_room, txs, (uint32_t)(l->next_tx - tx_before)};
     int failed = lfs_project(e, &batch);
     free(txs);
@@ -320,26 +325,32 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
     return 1;
 }
 
-/* How many seals of later blocks stand in the bytes that do not count? More than one is no torn write. */
-static int seals_after(lfs_engine *e, uint32_t segment, uint64_t from) {
+/* Where the bytes that are not zero end. */
+static uint64_t content_end(const uint8_t *map, uint64_t from, uint64_t end) {
+    while (end > from && !map[end - 1]) end--;
+    return end;
+}
+
+/* Does a seal of a block after the next one stand in the bytes that do not count? Then the next one was durable when that one was written: no
+ * torn write. (Two members are looked at, so that one bad bit in the seal of a torn batch does not make it a later one. User text cannot pass
+ * for a seal: the first byte of a seal's length is a control character, which JSON escapes.) */
+static int sealed_after(lfs_engine *e, uint32_t segment, uint64_t from) {
     static const char head[] = "{\"count\":";
-    int seals = 0;
-    for (uint32_t i = segment; i < e->n_segments && seals < 2; i++, from = 0) {
+    for (uint32_t i = segment; i < e->n_segments; i++, from = 0) {
         struct stat st;
         const uint8_t *map = e->segments[i].map;
         if (fstat(e->segments[i].fd, &st)) continue;
-        const uint8_t *p = map + from, *end = map + st.st_size;
-        while (p < end && (p = memmem(p, (size_t)(end - p), head, sizeof head - 1)) && seals < 2) {
+        const uint8_t *p = map + from, *end = map + content_end(map, from, (uint64_t)st.st_size);
+        for (; p < end && (p = memmem(p, (size_t)(end - p), head, sizeof head - 1)); p++) {
             lfs_entry entry;
-            uint64_t height;
+            uint64_t height, first;
             uint32_t len = p - map >= 2 ? (uint32_t)p[-2] << 8 | p[-1] : 0;
-            if (len && p + len <= end && lfs_entry_read(p, len, &entry) == 0 && lfs_text_is(entry.t, "seal/1") &&
-                lfs_entry_u64(entry.height, &height) == 0 && height >= e->ledger.height) seals++;
-            p++;
+            if (len && len <= LFS_SEAL_BYTES_MAX && p + len <= end && lfs_entry_read(p, len, &entry) == 0 &&
+                lfs_text_is(entry.t, "seal/1") && lfs_entry_u64(entry.height, &height) == 0 && height > e->ledger.height &&
+                lfs_entry_u64(entry.first, &first) == 0 && first > e->ledger.next_index) return 1;
         }
-        if (!p) continue;
     }
-    return seals;
+    return 0;
 }
 
 /* Zero what follows the last good seal, so that it can never be read as entries. */
@@ -348,8 +359,7 @@ static int cut_tail(lfs_engine *e, uint32_t segment, uint64_t from) {
         struct stat st;
         const uint8_t *map = e->segments[i].map;
         if (fstat(e->segments[i].fd, &st)) return lfs_fail_api(e, "cannot stat a segment: %s", strerror(errno));
-        uint64_t end = (uint64_t)st.st_size;
-        while (end > from && !map[end - 1]) end--;
+        uint64_t end = content_end(map, from, (uint64_t)st.st_size);
         if (end <= from) continue;
         uint8_t *zeros = calloc(1, end - from);
         int failed = !zeros || lfs_write_all(e->segments[i].fd, zeros, end - from, from) || fdatasync(e->segments[i].fd);
@@ -367,6 +377,19 @@ static int cut_tail(lfs_engine *e, uint32_t segment, uint64_t from) {
         e->n_segments--;
     }
     return fsync(e->journal_dir) ? lfs_fail_api(e, "cannot sync journal/: %s", strerror(errno)) : 0;
+}
+
+/* A segment that another follows has its exact length, but a crash can lose the cut: others find their way by these lengths. */
+static int close_segments(lfs_engine *e) {
+    for (uint32_t i = 0; i + 1 < e->n_segments; i++) {
+        struct stat st;
+        const lfs_segment *s = &e->segments[i];
+        uint64_t length = s[1].base - s->base;
+        if (fstat(s->fd, &st) == 0 && (uint64_t)st.st_size == length) continue;
+        if (ftruncate(s->fd, (off_t)length) || fsync(s->fd))
+            return lfs_fail_api(e, "cannot cut journal/%020llu.seg: %s", (unsigned long long)s->first_index, strerror(errno));
+    }
+    return 0;
 }
 
 int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress) {
@@ -388,13 +411,15 @@ int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress) {
     if (more == 1) return 1;
     const char *advice = "; nothing was changed; restore journal/ from a backup";
     if (more == -2) return -1;
-    unsigned long long name = e->segments[good.segment].first_index;
+    uint32_t damaged = good.segment;
+    while (damaged + 1 < e->n_segments && e->segments[damaged + 1].first_index <= bad) damaged++;
+    unsigned long long name = e->segments[damaged].first_index;
     if (more < 0) return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s%s", name, (unsigned long long)bad, why, advice);
-    if (why && seals_after(e, good.segment, good.at) > 1)
+    if (sealed_after(e, good.segment, good.at))
         return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s, and sealed batches follow: the journal is damaged%s", name,
-                            (unsigned long long)bad, why, advice);
+                            (unsigned long long)bad, why ? why : "the stream ends here", advice);
     if (!e->counts.blocks) return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s%s", name, (unsigned long long)bad, why ? why : "empty", advice);
-    if (cut_tail(e, good.segment, good.at)) return -1;
+    if (cut_tail(e, good.segment, good.at) || close_segments(e)) return -1;
     memcpy(e->published, e->ledger.state, e->ledger.n_accounts * sizeof *e->published);
     for (uint64_t page = 0; e->replayed && page <= e->ledger.n_accounts / 64; page++) e->dirty[page >> 6] |= 1ull << (page & 63);
     progress->cut_bytes = e->cut_bytes;

@@ -43,10 +43,8 @@ static int next_line(lfs_ticket *t, const uint8_t **p, uint32_t *line, lfs_text 
         const uint8_t *newline = memchr(*p, '\n', (size_t)(end - *p)), *stop = newline ? newline : end, *begin = *p;
         *p = newline ? newline + 1 : end;
         *line = t->first_line + t->lines++;
-        begin = lfs_json_space(begin, stop);
-        while (stop > begin && (stop[-1] == ' ' || stop[-1] == '\t' || stop[-1] == '\r')) stop--;
-        *out = (lfs_text){begin, (uint32_t)(stop - begin)};
-        if (out->len) return 1;
+        *out = (lfs_text){begin, (uint32_t)(stop - begin)}; /* whole: offsets count from its beginning */
+        if (lfs_json_space(begin, stop) < stop) return 1;
     }
     return 0;
 }
@@ -221,14 +219,10 @@ static void document(lfs_engine *e, lfs_ticket *t, lfs_text source) {
     const uint8_t *end = t->data + t->len, *first = lfs_json_space(t->data, end);
     t->lines = 1;
     if (first == end || *first != '[') { /* one intent (or nothing, or no object: its parser says which) */
-        lfs_text text = {first, 0};
-        while (end > first && strchr(" \t\r\n", end[-1]) && end[-1]) end--;
-        text.len = (uint32_t)(end - first);
         lfs_intent *in = lfs_grow(NULL, sizeof *in);
         lfs_mark mark;
         lfs_arena_ready(&e->arena);
-        lfs_intent_parse(text.p, text.len, source, t->first_line, &e->arena, in);
-        if (in->code >= LFS_EMPTY && in->code < LFS_UNKNOWN_TYPE) in->offset += (uint32_t)(first - t->data);
+        lfs_intent_parse(t->data, t->len, source, t->first_line, &e->arena, in);
         reserve(e, 1);
         if (t->dry_run) lfs_scope_begin(&e->ledger, &mark);
         apply_chunk(e, t, in, 1);

@@ -80,7 +80,8 @@ static int write_out(lfs_engine *e, lfs_group *g, uint32_t n, int *begun) {
         if (to < n) {
             if (lfs_segment_begin(e, g->first_index + to, e->stream_end + g->start[to])) return -1;
             const lfs_segment *s = &e->segments[e->n_segments - 2];
-            if (ftruncate(s->fd, (off_t)(e->segments[e->n_segments - 1].base - s->base))) return -1;
+            /* Synced, so that on disk nothing ever stands in a segment before the one before it has its length. */
+            if (ftruncate(s->fd, (off_t)(e->segments[e->n_segments - 1].base - s->base)) || fsync(s->fd)) return -1;
         }
         from = to;
     }
@@ -134,15 +135,17 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
     }
     seal(e, g);
     if (write_out(e, g, n, &begun)) {
+        int full = errno == ENOSPC;
         snprintf(why, 256, "journal/ cannot be written: %s", strerror(errno));
         if (begun) withdraw(e, g);
-        return errno == ENOSPC || !begun ? LFS_READ_ONLY : LFS_STORAGE_ERROR;
+        return full || !begun ? LFS_READ_ONLY : LFS_STORAGE_ERROR;
     }
     /* Durable. If we stop here: the next start finds the batch and projects it. */
     for (uint32_t i = 0; i < n; i++) e->offset_room[i] = e->stream_end + g->start[i];
     lfs_batch batch = {g->first_index, n, e->offset_room, g->tag, e->leaf_room, g->txs, g->n_txs};
     if (lfs_project(e, &batch)) {
-        snprintf(why, 256, "runs/ or hashes/ cannot be written: %s; what was committed is in the journal", strerror(errno));
+        snprintf(why, 256, "runs/ or hashes/ cannot be written: %s", strerror(errno));
+        withdraw(e, g); /* it cannot be read, so it is refused: then it must not come back either */
         return LFS_STORAGE_ERROR;
     }
     e->stream_end += g->used;

@@ -1,6 +1,6 @@
 """From a submission's bytes to single intents: lines of NDJSON, elements of an array, or the one document.
 
-docs/FORMAT.md, section 6. Code 19, and those of a document that is not one valid JSON text, are found here.
+docs/FORMAT.md, section 6. The codes of a document that is not one valid JSON text are found here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import itertools
 import re
 from typing import Final, NamedTuple
 
-from ...errors import BY_NAME
 from .canonical import SPACE, check
 from .intent import Refusal
 
@@ -38,8 +37,7 @@ def split_document(data: bytes, first_line: int) -> list[Item] | Refusal:
     if verdict.code:
         return Refusal(verdict.code, verdict.offset)
     inside = data[verdict.begin + 1 : verdict.end - 1]
-    items = [Item(number, text) for number, text in enumerate(_elements(inside), first_line)]
-    return items or Refusal(BY_NAME["empty_batch"].number)
+    return [Item(number, text) for number, text in enumerate(_elements(inside), first_line)]
 
 
 def _elements(inside: bytes) -> list[bytes]:

@@ -149,7 +149,9 @@ class Ledger:
 
     def _whole(self, items: list[Item] | Refusal, first_line: int, source: _Source) -> list[Result]:
         """All or none."""
-        if not isinstance(items, Refusal) and len(items) > BATCH_INTENTS_MAX:
+        if not items:
+            items = Refusal(BY_NAME["empty_batch"].number)
+        elif not isinstance(items, Refusal) and len(items) > BATCH_INTENTS_MAX:
             items = Refusal(BY_NAME["too_many_intents"].number)
         if isinstance(items, Refusal):
             return [_refused(first_line, items)]

@@ -1,0 +1,229 @@
+"""The engine by itself: batches, reading, runs of results, watching, saving, expiry. (Equality with the twin: tests/property.)"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledgerfsd.core import hashing
+from ledgerfsd.core.engine import Completion, Engine, SavedState
+from ledgerfsd.core.pure.hashing import leaf_hashes, mth
+from ledgerfsd.errors import BY_NAME, StoreError
+from ledgerfsd.types import Mode
+
+SEGMENT_BYTES = 1 << 20
+
+
+def make_store(path: Path) -> Path:
+    (path / "journal").mkdir(parents=True)
+    Engine.create(path, "ledger.example/engine", segment_bytes=SEGMENT_BYTES)
+    return path
+
+
+def open_engine(store: Path, saved: SavedState | None = None) -> Engine:
+    engine = Engine(store, segment_bytes=SEGMENT_BYTES, accounts_max=100_000, saved=saved)
+    engine.start()
+    return engine
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_engine(make_store(tmp_path / "store"))
+    yield engine
+    engine.close()
+
+
+def submit(engine: Engine, *lines: str, mode: Mode = Mode.EACH, dry_run: bool = False) -> Completion:
+    engine.submit("\n".join(lines).encode(), source=b"f", first_line=1, mode=mode, dry_run=dry_run)
+    engine.drain()
+    (completion,) = engine.completions()
+    return completion
+
+
+def opening(name: str, balance: str = "1000.00") -> str:
+    return json.dumps(
+        {"type": "open_account", "account": name, "class": "equity", "currency": "EUR", "initial_balance": balance}
+    )
+
+
+def transfer(number: int, amount: str = "1.00") -> str:
+    return json.dumps({"id": f"t{number}", "debit": "a", "credit": "b", "amount": amount})
+
+
+def test_tiles_and_bundles_hold_the_entries(engine: Engine) -> None:
+    submit(engine, opening("a"), opening("b"))
+    for first in range(0, 700, 100):
+        submit(engine, *[transfer(number) for number in range(first, first + 100)])
+    entries = [bytes(engine.entry(index)) for index in range(engine.counts().entries)]
+    leaves = leaf_hashes(entries)
+    assert engine.hashes(0, 0, len(entries)) == leaves
+    assert engine.level_size(1) == len(entries) // 256 == 2
+    assert engine.hashes(1, 0, 2) == mth(leaves[: 256 * 32]) + mth(leaves[256 * 32 : 512 * 32])
+    assert engine.hashes(1, 0, 2)[:32] == hashing.mth(leaves[: 256 * 32])
+    for number, width in [(0, 256), (1, 256), (0, 1), (2, len(entries) - 512)]:
+        begin = 256 * number
+        expected = b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries[begin : begin + width])
+        assert engine.bundle(number, width) == expected
+    for refused in [(2, 256), (3, 1), (0, 0), (0, 257), (-1, 1)]:
+        with pytest.raises(IndexError):
+            engine.bundle(*refused)
+    with pytest.raises(IndexError):
+        engine.hashes(1, 2, 1)
+    for index in (-1, len(entries)):
+        with pytest.raises(IndexError):
+            engine.entry(index)
+
+
+def test_numbers_lead_to_entries_and_back(engine: Engine) -> None:
+    submit(engine, opening("a"), opening("b"))
+    submit(engine, transfer(1), transfer(2))
+    counts = engine.counts()
+    for number in range(1, counts.transactions + 1):
+        assert json.loads(bytes(engine.entry(engine.transaction(number))))["tx"] == number
+    for height in range(1, counts.blocks + 1):
+        seal = json.loads(bytes(engine.entry(engine.block(height))))
+        assert seal["height"] == height
+        for index in range(seal["first"], seal["index"] + 1):
+            assert engine.block_of(index) == height
+    for wrong in (0, -1, counts.transactions + 1):
+        with pytest.raises(IndexError):
+            engine.transaction(wrong)
+    with pytest.raises(IndexError):
+        engine.block(counts.blocks + 1)
+
+
+def test_results_of_one_outcome_are_one_run(engine: Engine) -> None:
+    submit(engine, opening("a"), opening("b"))
+    lines = [transfer(1), transfer(2), "{", "", transfer(2), transfer(3), transfer(4)]
+    completion = submit(engine, *lines)
+    runs = [(run.first.line, run.count, run.first.code, run.first.duplicate) for run in completion.runs()]
+    assert runs == [(1, 2, 0, False), (3, 1, BY_NAME["incomplete"].number, False), (5, 1, 0, True), (6, 2, 0, False)]
+    assert (completion.lines, len(completion), completion.committed) == (7, 6, 5)
+    refused = completion.refused
+    assert refused is not None
+    assert (refused.line, refused.offset, refused.index) == (3, 1, -1)
+
+
+def test_watched_accounts_are_reported_once(engine: Engine) -> None:
+    submit(engine, opening("a"), opening("b"))
+    a, b = engine.ordinal(b"a"), engine.ordinal(b"b")
+    assert engine.ordinal(b"nobody") == engine.ordinal(b"not/a name") == -1
+    engine.watch(a, True)
+    submit(engine, transfer(1), transfer(2))
+    assert engine.touched() == [a]
+    assert engine.touched() == []
+    engine.watch(a, False)
+    engine.watch(b, True)
+    submit(engine, transfer(3))
+    assert engine.touched() == [b]
+
+
+def test_save_holds_what_changed_and_opens_again(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    engine = open_engine(store)
+    submit(engine, opening("a"), opening("b"), *[opening(f"c{number}") for number in range(200)])
+    first = engine.save()
+    engine.saved(True)
+    submit(engine, transfer(1))
+    lost = engine.save()
+    engine.saved(False)
+    second = engine.save()
+    engine.saved(True)
+    assert len(first.pages) == 4
+    assert set(lost.pages) == set(second.pages) == {0}
+    submit(engine, transfer(2), '{"type":"hold","id":"h","debit":"a","credit":"b","amount":"5.00"}')
+    accounts = [engine.account(ordinal) for ordinal in range(engine.counts().accounts)]
+    counts = engine.counts()
+    engine.close()
+    merged = SavedState(second.mark, second.tables, first.pages | second.pages)
+    again = open_engine(store, merged)
+    assert again.recovery.replayed == 3  # the two intents after the mark, and their seal
+    assert again.counts() == counts
+    assert [again.account(ordinal) for ordinal in range(counts.accounts)] == accounts
+    assert submit(again, transfer(2)).refused is None
+    assert submit(again, transfer(2, "2.00")).refused is not None
+    assert submit(again, '{"type":"void","hold":"h"}').committed == 1
+    again.close()
+
+
+def test_a_mark_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    engine = open_engine(store)
+    submit(engine, opening("a"))
+    saved = engine.save()
+    engine.saved(True)
+    engine.close()
+    for place in (0, 8, 16, 32):
+        mark = bytearray(saved.mark)
+        mark[place] ^= 1
+        with pytest.raises(StoreError):
+            Engine(store, segment_bytes=SEGMENT_BYTES, saved=saved._replace(mark=bytes(mark)))
+    assert Engine(store, segment_bytes=SEGMENT_BYTES).recovery.replayed == engine.counts().entries
+
+
+def test_holds_expire_by_themselves(engine: Engine) -> None:
+    submit(engine, opening("a"), opening("b"))
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+    hold = {"type": "hold", "id": "h", "debit": "a", "credit": "b", "amount": "5.00", "expires": soon}
+    assert submit(engine, json.dumps(hold)).refused is None
+    before = engine.counts().entries
+    assert engine.account(engine.ordinal(b"a")).held_debits == 500
+    deadline = time.monotonic() + 10
+    while engine.counts().entries == before and time.monotonic() < deadline:
+        engine.tick()
+        time.sleep(0.05)
+    entry = json.loads(bytes(engine.entry(before)))
+    assert (entry["t"], entry["reason"], entry["hold"]) == ("void/1", "expired", "h")
+    assert engine.account(engine.ordinal(b"a")).held_debits == 0
+    refused = submit(engine, '{"type":"post","hold":"h"}').refused
+    assert refused is not None
+    assert refused.code == BY_NAME["hold_expired"].number
+
+
+def test_readers_and_a_saver_beside_the_commit_threads(engine: Engine) -> None:
+    submit(engine, opening("a", "1000000.00"), opening("b"))
+    faults: list[BaseException] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                counts = engine.counts()
+                seal = json.loads(bytes(engine.entry(counts.entries - 1)))
+                assert seal["t"] == "seal/1"
+                assert seal["height"] >= counts.blocks
+                account = engine.account(engine.ordinal(b"a"))
+                posting = json.loads(bytes(engine.entry(account.last_index)))["postings"]
+                (own,) = [item for item in posting if item["account"] == "a"]
+                assert int(own["debits"].replace(".", "")) == account.debits
+                assert len(engine.history(account.ordinal)) >= account.entries
+        except BaseException as error:
+            faults.append(error)
+
+    def save() -> None:
+        try:
+            while not stop.is_set():
+                engine.save()
+                engine.saved(True)
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=read), threading.Thread(target=read), threading.Thread(target=save)]
+    for thread in threads:
+        thread.start()
+    for first in range(0, 20_000, 500):
+        lines = "\n".join(transfer(number, "0.01") for number in range(first, first + 500)).encode()
+        engine.submit(lines, source=b"f", first_line=1, mode=Mode.EACH)
+        time.sleep(0.005)
+    engine.drain()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert sum(completion.committed for completion in engine.completions()) == 20_000
+    assert engine.account(engine.ordinal(b"b")).credits - 100_000 == 20_000
