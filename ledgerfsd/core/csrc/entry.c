@@ -1,7 +1,6 @@
 /* Reading entries. They are canonical JSON that was judged before it was written (or by replay), so reading trusts their form but never
  * reads past their end. */
 #include "ledger.h"
-#include "lfs_json.h"
 
 typedef struct { const char *name; uint32_t len, place; } member;
 #define M(name, field) {name, sizeof name - 1, offsetof(lfs_entry, field)}
@@ -23,21 +22,47 @@ int lfs_text_is(lfs_text text, const char *word) {
     return text.len == len && memcmp(text.p, word, len) == 0;
 }
 
+/* The byte after a string, or NULL when it does not end. */
+static const uint8_t *skip_string(const uint8_t *p, const uint8_t *end) {
+    const uint8_t *quote = ++p < end ? memchr(p, '"', (size_t)(end - p)) : NULL;
+    if (!quote || !memchr(p, '\\', (size_t)(quote - p))) return quote ? quote + 1 : NULL;
+    for (; p < end; p++) {
+        if (*p == '"') return p + 1;
+        if (*p == '\\') p++;
+    }
+    return NULL;
+}
+
+static const uint8_t *skip_value(const uint8_t *p, const uint8_t *end) {
+    if (*p != '{' && *p != '[') {
+        while (p < end && *p != ',' && *p != '}' && *p != ']') p++;
+        return p;
+    }
+    for (int depth = 0; p < end;) {
+        if (*p == '"') {
+            if (!(p = skip_string(p, end))) return NULL;
+            continue;
+        }
+        if (*p == '{' || *p == '[') depth++;
+        if ((*p == '}' || *p == ']') && --depth == 0) return p + 1;
+        p++;
+    }
+    return NULL;
+}
+
 /* Fill `out` from the object at p; strings without their quotes. Returns the end, or NULL. */
 static const uint8_t *read_object(const uint8_t *p, const uint8_t *end, const member *members, size_t n, uint8_t *out) {
-    lfs_json_error err;
-    int simple;
     if (p >= end || *p++ != '{') return NULL;
     if (p < end && *p == '}') return p + 1;
     size_t at = 0; /* members come in sorted order, as the table does */
     for (;;) {
         const uint8_t *name = p;
-        if (p >= end || *p != '"' || !(p = lfs_json_string(name, p, end, &simple, &err))) return NULL;
+        if (p >= end || *p != '"' || !(p = skip_string(p, end))) return NULL;
         lfs_text key = {name + 1, (uint32_t)(p - name - 2)};
         if (p >= end || *p++ != ':' || p >= end) return NULL;
         const uint8_t *value = p;
         int string = *p == '"';
-        p = string ? lfs_json_string(value, p, end, &simple, &err) : lfs_json_value(value, p, end, 2, &err);
+        p = string ? skip_string(p, end) : skip_value(p, end);
         if (!p || p >= end) return NULL;
         for (size_t i = at; i < n; i++) {
             if (key.len != members[i].len || memcmp(key.p, members[i].name, key.len) != 0) continue;

@@ -223,8 +223,9 @@ static int number_is(lfs_text token, uint64_t expected) {
 }
 
 /* Does the seal fit the chain and the n entries before it? The frontier goes forward over them. policy: the leaf of the newest policy entry.
- * history: set when it fits its own batch, but not what stands before: then that is damaged, for no torn write makes such a seal. */
-static const char *check_seal(lfs_engine *e, const lfs_entry *seal, uint64_t first, uint32_t n, const uint8_t *policy,
+ * early: the batch begins before the one before it ended. history: set when the seal fits its own batch, but not what stands before: then
+ * that is damaged, for no torn write makes such a batch. */
+static const char *check_seal(lfs_engine *e, const lfs_entry *seal, uint64_t first, uint32_t n, const uint8_t *policy, int early,
                               lfs_frontier *after, int *history) {
     uint8_t tx_root[32], log_root[32];
     lfs_mth(e->leaf_room, n, e->mth_room, tx_root);
@@ -235,7 +236,8 @@ static const char *check_seal(lfs_engine *e, const lfs_entry *seal, uint64_t fir
     if (!number_is(seal->height, e->ledger.height) || !number_is(seal->first, first) || !number_is(seal->count, n) || !n)
         return "its seal does not continue the chain (height, first, count)";
     if (!hash_is(seal->tx_root, tx_root)) return "the bytes of the batch are not those that were sealed (tx_root)";
-    *history = !chained && !logged;
+    *history = early || (!chained && !logged);
+    if (early) return "its time is not later than that of the entry before";
     if (!chained) return "its seal does not name the seal before (prev)";
     if (!logged) return "the history is not the one that was sealed (log_root)";
     if (!hash_is(seal->policy, policy)) return "its seal names another policy than the one in force";
@@ -251,11 +253,11 @@ static void publish_replayed(lfs_engine *e, uint64_t time) {
 /* Read one batch at the cursor and apply it. 1: done; 0: nothing whole follows (`why`, if bytes are there); -1: damage. */
 static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *bad) {
     lfs_ledger *l = &e->ledger;
-    uint64_t first = l->next_index, time = l->last_time, begin = e->stream_end;
+    uint64_t first = l->next_index, time = 0, begin = e->stream_end;
     uint32_t n = 0, len, policies = 0; /* policies: entries up to the newest policy/1 of the batch */
     const uint8_t *bytes, *policy = l->policy_leaf;
     lfs_entry entry;
-    int is_seal = 0, history = 0;
+    int is_seal = 0, early = 0, history = 0;
     *why = NULL;
     while (!is_seal) {
         *bad = first + n;
@@ -270,6 +272,7 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
             return 0;
         }
         if ((*why = check_form(bytes, len, first + n, &time, &is_seal, &entry))) return 0;
+        if (!n) early = time <= l->last_time && first;
         lfs_rooms(e, n + 1);
         e->offset_room[n] = begin;
         begin += 2 + len;
@@ -281,7 +284,7 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
     uint32_t *tags = e->length_room;
     lfs_leaf_hashes(e->replay_bytes, e->replay_len, n, e->leaf_room);
     if (policies) policy = e->leaf_room + 32ull * (policies - 1);
-    if ((*why = check_seal(e, &entry, first, n - 1, policy, &after, &history))) {
+    if ((*why = check_seal(e, &entry, first, n - 1, policy, early, &after, &history))) {
         if (history && first) *bad = first - 1;
         return history ? -1 : 0;
     }
