@@ -30,9 +30,9 @@ def canonical(text: bytes) -> bytes:
     return bytes(out[:length])
 
 
-def is_canonical(text: bytes) -> bool:
-    """Is the text one value in canonical form, with nothing before or after it?"""
-    return bool(lib.lfs_json_is_canonical(text, len(text)))
+def is_canonical(text: bytes, *, wrapped: bool = False) -> bool:
+    """Is the text one value in canonical form, with nothing before or after it? ``wrapped``: it may be a level deeper."""
+    return bool(lib.lfs_json_is_canonical(text, len(text), wrapped))
 
 
 def quote(text: str) -> bytes:

@@ -141,7 +141,7 @@ void lfs_hand_over(lfs_engine *e) {
 
 /* -- threads */
 
-static void fail(lfs_engine *e, int code, const char *why) {
+void lfs_turn_read_only(lfs_engine *e, int code, const char *why) {
     pthread_mutex_lock(&e->lock);
     if (!e->failure_code) {
         snprintf(e->failure, sizeof e->failure, "%s", why);
@@ -191,7 +191,7 @@ static void *write_loop(void *context) {
             char why[256];
             int code = lfs_group_commit(e, g, why);
             if (code) {
-                fail(e, code, why);
+                lfs_turn_read_only(e, code, why);
                 refuse_group(e, g, code);
             }
         }

@@ -143,6 +143,7 @@ lfs_result *lfs_result_add(lfs_ticket *t);
 /* engine.c */
 void lfs_hand_over(lfs_engine *e); /* T1: close the open group, take another; waits while two are under way */
 int lfs_writer_idle(lfs_engine *e);
+void lfs_turn_read_only(lfs_engine *e, int code, const char *why); /* for good; the first reason stays */
 
 /* recover.c */
 int lfs_mark_write(lfs_engine *e, uint8_t *mark);

@@ -350,10 +350,7 @@ static void judge(lfs_intent *in, lfs_arena *arena) {
             lfs_json_name_order(known_name.p, known_name.len, in->other_name.p, in->other_name.len) < 0)
             in->other_name = known_name;
     }
-    if (in->other_name.p) {
-        offend(in, LFS_UNKNOWN_FIELD, F_OTHER);
-        return; /* nothing that follows has a lower number */
-    }
+    if (in->other_name.p) offend(in, LFS_UNKNOWN_FIELD, F_OTHER);
     if (missing) offend(in, LFS_MISSING_FIELD, __builtin_ctz(missing));
     in->day = LFS_NO_DAY;
     in->n_postings = 0;
@@ -373,10 +370,12 @@ static void judge(lfs_intent *in, lfs_arena *arena) {
             judge_string(in, field, in->f[field]);
         }
     }
+    if (in->code == LFS_UNKNOWN_FIELD && in->other_name.p && /* there may be one in the postings too */
+        lfs_json_name_order(in->other_name.p, in->other_name.len, (const uint8_t *)"postings", 8) < 0) in->field = F_OTHER;
     if ((in->present & transfer) == transfer && in->f[F_DEBIT].len == in->f[F_CREDIT].len &&
         memcmp(in->f[F_DEBIT].p, in->f[F_CREDIT].p, in->f[F_DEBIT].len) == 0)
         offend(in, LFS_SAME_ACCOUNT, F_CREDIT);
-    if (in->type == I_OPEN_ACCOUNT && !in->code && in->second.value) { /* an opening account cannot open itself */
+    if (in->type == I_OPEN_ACCOUNT && (in->present & BIT(F_ACCOUNT)) && (in->present & BIT(F_CURRENCY)) && in->second.value) { /* an opening account cannot open itself */
         static const char prefix[] = "equity:opening:";
         size_t len = sizeof prefix - 1;
         lfs_text name = in->f[F_ACCOUNT], unit = in->f[F_CURRENCY];

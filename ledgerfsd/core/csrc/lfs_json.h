@@ -29,8 +29,9 @@ int lfs_json_check(const uint8_t *text, size_t len, size_t *begin, size_t *end, 
  * (the longest that stays is \u00xx). So the form is never longer than the text, and len bytes are always enough. */
 long lfs_json_canonical(const uint8_t *value, size_t len, uint8_t *out, size_t out_cap);
 
-/* 1 when the text is one value in canonical form, nothing before or after it; else 0. */
-int lfs_json_is_canonical(const uint8_t *text, size_t len);
+/* 1 when the text is one value in canonical form, nothing before or after it; else 0. wrapped: 1 for a value that holds an intent
+ * (a rejection), which may be one level deeper. */
+int lfs_json_is_canonical(const uint8_t *text, size_t len, int wrapped);
 
 /* Finds where the first top-level object or array of a stream ends, without judging it. Begin with all zeros. */
 typedef struct {

@@ -201,7 +201,8 @@ static int next_entry(lfs_engine *e, cursor *c, uint64_t index, const uint8_t **
 static const char *check_form(const uint8_t *bytes, uint32_t len, uint64_t index, uint64_t *time, int *is_seal,
                               lfs_entry *entry) {
     uint64_t own_index, own_time;
-    if (bytes[0] != '{' || !lfs_json_is_canonical(bytes, len)) return "not a JSON object in canonical form";
+    int wrapped = lfs_text_is(lfs_entry_kind(bytes, len), "rejected/1"); /* it holds an intent */
+    if (bytes[0] != '{' || !lfs_json_is_canonical(bytes, len, wrapped)) return "not a JSON object in canonical form";
     if (lfs_entry_read(bytes, len, entry) || !entry->t.p) return "not an entry";
     if (lfs_entry_u64(entry->index, &own_index) || own_index != index) return "it does not carry its index";
     if (!entry->time.p || entry->time.len != 30 || lfs_time_parse(entry->time.p, entry->time.len, &own_time))

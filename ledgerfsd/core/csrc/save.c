@@ -75,7 +75,10 @@ int lfs_save_begin(lfs_engine *e, uint8_t *mark) {
     }
     pause_threads(e, 0);
     if (!usable) return lfs_fail_api(e, "the ledger is read-only");
-    return sync_projections(e);
+    /* What a failed sync lost counts as clean from now on, so a second try would succeed and the mark would vouch for it. */
+    int failed = sync_projections(e);
+    if (failed) lfs_turn_read_only(e, LFS_STORAGE_ERROR, e->error);
+    return failed;
 }
 
 size_t lfs_save_table(lfs_engine *e, const char *name, const uint8_t **bytes) {

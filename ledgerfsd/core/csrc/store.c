@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <dirent.h>
 
@@ -99,8 +100,11 @@ static int zeroed_file(lfs_engine *e, const char *name, uint64_t bytes) {
     return -1;
 }
 
-/* A spare segment, zeroed ahead: writing over written blocks makes a sync several times cheaper than over merely allocated ones. */
+/* A spare segment, zeroed ahead: writing over written blocks makes a sync several times cheaper than over merely allocated ones. Not made of the
+ * last of the disk: what is committed meanwhile would find no space. */
 int lfs_spare_make(lfs_engine *e) {
+    struct statvfs disk;
+    if (fstatvfs(e->journal_dir, &disk) || (uint64_t)disk.f_bavail * disk.f_frsize < 2 * e->segment_bytes) return -1;
     int fd = zeroed_file(e, ".spare", e->segment_bytes);
     if (fd < 0) return -1;
     close(fd);

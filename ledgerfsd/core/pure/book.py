@@ -323,7 +323,7 @@ class Book:
         self.policy_index = len(self.entries) - 1
 
     def reject(self, time_ns: int, entry_id: str, digest: str, code: str, request: Json) -> None:
-        """rejected/1. ``request`` is None when the intent does not fit into an entry."""
+        """rejected/1. ``request`` is the object of the intent; it always fits."""
         members = {"id": entry_id, "intent_hash": digest, "code": code, "request": request}
         self._append(entries.REJECTED, time_ns, members, code=BY_NAME[code].number)
 

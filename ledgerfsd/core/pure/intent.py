@@ -25,6 +25,7 @@ from ...limits import (
 )
 from ...money import Decimal, is_currency, read
 from .canonical import SPACE, check, dump, name_key
+from .entries import opening_equity
 from .hashing import sha256
 
 # Every class with its normal side.
@@ -147,7 +148,10 @@ def judge(text: bytes) -> Intent | Refusal:
     if offences:
         number, _, member = min(offences)
         return Refusal(number, 0, member)
-    return _build(value, dump(value))
+    intent = _build(value, dump(value))
+    if _opens_itself(intent):
+        return Refusal(BY_NAME["same_account"].number, 0, "account")
+    return intent
 
 
 # -- offences: pairs of (name of code, member). Their order does not matter, the lowest number wins.
@@ -312,6 +316,12 @@ _CHECKS: Final[Mapping[str, Callable[[Any], Iterator[str]]]] = {
     "through": _date,
     "type": _nothing,
 }
+
+
+def _opens_itself(intent: Intent) -> bool:
+    """Whether the account is the one that its initial balance would be booked against."""
+    opening = intent.kind == "open_account" and intent.amount is not None and intent.amount.minor > 0
+    return opening and intent.account == opening_equity(intent.currency or "")
 
 
 # -- building: the value is known to be well-formed

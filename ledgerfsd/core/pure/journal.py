@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 from ...clock import format_time, parse_time
 from ...errors import DamageError
 from ...limits import BUNDLE_ENTRIES, ENTRY_BYTES_MAX, JSON_DEPTH_MAX, SEGMENT_BYTES
 from .book import ZERO_HASH
 from .canonical import dump
-from .entries import REJECTED, SEAL, Json
+from .entries import POLICY, REJECTED, SEAL, Json
 from .hashing import Frontier, leaf_hashes, mth
 
 _LENGTH_BYTES: Final = 2
 _ENTRY_BYTES_MIN: Final = 2
+_SEAL_BYTES_MAX: Final = 1023
 _INTEGER_LIMIT: Final = 2**53
 _SEAL_BEGIN: Final = b'{"count":'  # what every seal/1 begins with: the first of its members
 _SEAL_MEMBERS: Final = frozenset(
@@ -67,8 +68,8 @@ def segments(entries: Sequence[bytes], target_bytes: int = SEGMENT_BYTES) -> Ite
 def recover(data: bytes) -> Recovered:
     """Find the last batch that counts.
 
-    Raises DamageError when more than one seal follows it: that is no torn write, and what follows may have been
-    acknowledged.
+    Raises DamageError when the seal of a later block than the next one follows it: the next one was durable when
+    that was written, so this is no torn write, and what follows may have been acknowledged.
     """
     chain = _Chain()
     batch: list[bytes] = []
@@ -83,14 +84,14 @@ def recover(data: bytes) -> Recovered:
         entries += batch
         length = end
         batch = []
-    seals = sum(1 for _ in _seals_within(data[length:]))
-    if seals > 1:
-        raise DamageError(
-            f"entry {len(entries)}: the batch that begins here (byte {length} of the stream) is not what was sealed, "
-            f"and {seals} seals follow it",
-            hint="restore the journal from a copy; nothing was changed",
-        )
+    if any(_is_later(seal, chain) for seal in _seals_within(data[length:])):
+        what = f"the batch that begins here (byte {length} of the stream) is not what was sealed"
+        _damaged(len(entries), f"{what}, and sealed batches follow")
     return Recovered(entries, length, len(data[length:].rstrip(b"\x00")))
+
+
+def _damaged(index: int, what: str) -> NoReturn:
+    raise DamageError(f"entry {index}: {what}", hint="restore the journal from a copy; nothing was changed")
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -112,19 +113,29 @@ def _is_seal(entry: bytes) -> bool:
     return value is not None and value.get("t") == SEAL and value.keys() == _SEAL_MEMBERS
 
 
-def _seals_within(data: bytes) -> Iterator[int]:
-    """Where whole seals stand, at whatever byte: a damaged length would hide them from a walk from frame to frame.
+def _seals_within(data: bytes) -> Iterator[dict[str, Json]]:
+    """The seals at whatever byte: a damaged length would hide them from a walk from frame to frame.
 
-    No entry can contain the frame of a seal: a seal has 256 to 1023 bytes, so its length field begins with a
-    control character, and those are escaped in JSON.
+    A seal need not be sound to be counted, only be there. No entry can contain the frame of one: a seal has 256 to
+    1023 bytes, so its length begins with a control character, and those are escaped in JSON.
     """
     at = data.find(_SEAL_BEGIN)
     while at != -1:
-        if at >= _LENGTH_BYTES:
-            size = int.from_bytes(data[at - _LENGTH_BYTES : at], "big")
-            if _is_seal(data[at : at + size]) and at + size <= len(data):
-                yield at
+        size = int.from_bytes(data[max(at - _LENGTH_BYTES, 0) : at], "big")
+        if size <= _SEAL_BYTES_MAX:
+            try:
+                value = json.loads(data[at : at + size].decode("utf-8"))
+            except (ValueError, RecursionError):
+                value = None
+            if isinstance(value, dict) and value.get("t") == SEAL:
+                yield value
         at = data.find(_SEAL_BEGIN, at + 1)
+
+
+def _is_later(seal: dict[str, Json], chain: _Chain) -> bool:
+    """Whether a seal is of a block after the next one. Two members say so, that one bad bit alone cannot."""
+    height, first = seal.get("height"), seal.get("first")
+    return type(height) is int and type(first) is int and height > chain.height + 1 and first > chain.index
 
 
 def _object(entry: bytes) -> dict[str, Json] | None:
@@ -154,31 +165,46 @@ class _Chain:
     index: int = 0  # entries
     height: int = 0
     prev: str = ZERO_HASH
+    policy: str = ""
     time_ns: int = -1
     tree: Frontier = field(default_factory=Frontier)
 
     def accept(self, batch: Sequence[bytes]) -> bool:
-        """Whether the batch counts; if so the chain goes on after it, if not it is of no further use."""
-        time_ns = self.time_ns
-        for index, entry in enumerate(batch, self.index):
-            value = _object(entry)
-            entry_time = None if value is None or value.get("index") != index else _time(value.get("time"))
-            if entry_time is None or entry_time <= time_ns:
-                return False
-            time_ns = entry_time
+        """Whether the batch counts; if so the chain goes on after it, if not only its position is of further use.
+
+        Raises DamageError when the seal fits the batch, but the batch does not fit what stands before it.
+        """
+        time_ns, early = -1, False
         leaves, seal_leaf = leaf_hashes(batch[:-1]), leaf_hashes(batch[-1:])
+        policy = self.policy or (leaves[:32].hex() if leaves else "")
+        for number, entry in enumerate(batch):
+            value = _object(entry)
+            entry_time = (
+                None if value is None or value.get("index") != self.index + number else _time(value.get("time"))
+            )
+            if value is None or entry_time is None or entry_time <= time_ns:
+                return False
+            early = early or (number == 0 and entry_time <= self.time_ns)
+            time_ns = entry_time
+            if value.get("t") == POLICY:
+                policy = leaves[32 * number : 32 * (number + 1)].hex()
         self.tree.append(leaves)
-        expected = {
+        own = {
             "count": len(batch) - 1,
             "first": self.index,
             "height": self.height + 1,
-            "log_root": self.tree.root().hex(),
-            "prev": self.prev,
             "tx_root": mth(leaves).hex(),
         }
+        before = {"log_root": self.tree.root().hex(), "prev": self.prev}
         seal = _object(batch[-1])
-        if len(batch) < 2 or seal is None or any(seal[name] != value for name, value in expected.items()):
+        if len(batch) < 2 or seal is None or any(seal[name] != value for name, value in own.items()):
             return False
+        agreed = [name for name, value in before.items() if seal[name] == value]
+        if early or not agreed:
+            _damaged(max(self.index - 1, 0), "the batch that follows was sealed on another history")
+        if len(agreed) != len(before) or seal["policy"] != policy:
+            return False
+        self.policy = policy
         self.tree.append(seal_leaf)
         self.index += len(batch)
         self.height += 1

@@ -203,11 +203,8 @@ class Ledger:
         if not source.dry_run:
             self.expire(source.now_ns)
             answer = replace(answer, index=len(self.book.entries))
-            members = (self.book.next_time(source.now_ns), source.id_of(intent, line), intent.digest, code)
-            try:
-                self.book.reject(*members, intent.value)
-            except EntryTooLargeError:
-                self.book.reject(*members, None)
+            entry_id = source.id_of(intent, line)
+            self.book.reject(self.book.next_time(source.now_ns), entry_id, intent.digest, code, intent.value)
         return Known(answer, duplicate=False)
 
     def _write(self, intent: Intent, entry_id: str, time: Callable[[], int]) -> None:

@@ -187,7 +187,7 @@ def _policy(book: Book, time_ns: int, common: Any, entry: Json) -> None:
 
 def _rejected(book: Book, time_ns: int, common: Any, entry: Json) -> None:
     request, digest, code = entry["request"], entry["intent_hash"], entry["code"]
-    if request is not None and sha256(dump(request)).hex() != digest:
+    if sha256(dump(request)).hex() != digest:
         raise ValueError("its intent_hash is not that of its request")
     if not 100 <= BY_NAME[code].number <= 153:
         raise ValueError(f"the code {code} is never in the log")

@@ -107,11 +107,9 @@ def _open_account(book: Book, intent: Intent, accounts_max: int) -> Iterator[str
     assert intent.currency is not None
     yield from _currencies(book, intent.currency)
     opening = intent.amount is not None and intent.amount.minor > 0
-    equity_name = opening_equity(intent.currency)
-    # The ledger opens the equity account before the intent's: an intent that names the same one comes second.
-    if intent.account in book.accounts or (opening and intent.account == equity_name):
+    if intent.account in book.accounts:
         yield "account_exists"
-    equity = book.accounts.get(equity_name) if opening else None
+    equity = book.accounts.get(opening_equity(intent.currency)) if opening else None
     if equity is not None and equity.currency != intent.currency:
         yield "currency_mismatch"
     decimals = book.currencies[intent.currency]
