@@ -23,7 +23,7 @@ int lfs_amount_parse(const uint8_t *p, size_t len, lfs_amount *out) {
         }
         if (p < end) return LFS_BAD_AMOUNT;
     }
-    out->value = overflow ? ~(u128)0 : value;
+    out->value = overflow ? 0 : value;
     out->decimals = (uint8_t)decimals;
     return overflow ? LFS_AMOUNT_OVERFLOW : 0;
 }
