@@ -1,0 +1,182 @@
+"""``ledgerfsd``: the composition root. Config → lock → recovery → rooms → one nursery → ready; and the way back.
+
+Start at ``main``. The process stays in the foreground: a service manager, or ``ledgerfs mount``, puts it into the
+background. Stopping (SIGTERM, SIGINT, or somebody unmounts) goes: unmount, so that nothing new comes; finish what is
+queued; save the projection; close. Whatever happens, what was acknowledged is in the journal already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from ledgerfsd import __version__, mounts
+from ledgerfsd import config as configs
+from ledgerfsd.config import Config
+from ledgerfsd.errors import LedgerError
+from ledgerfsd.journal import layout as layouts
+from ledgerfsd.obs import logging as obs_logging
+from ledgerfsd.obs.sdnotify import notify
+from ledgerfsd.service.ledger import Ledger
+from ledgerfsd.state.opening import OpenStore, open_store
+from ledgerfsd.vfs import mount as vfs
+
+EPILOG: Final = """\
+example:
+  ledgerfsd --store /var/lib/ledgerfs/main --mount /srv/ledger
+
+It stays in the foreground and logs to stderr; `ledgerfs mount` starts it in the background. SIGTERM, Ctrl-C and
+`ledgerfs umount` stop it cleanly. A --config file is TOML with these keys (the command line wins):
+  store, mountpoint, allow_other, segment_bytes, log_level, log_format
+
+exit codes: 0 stopped cleanly, 1 error, 2 usage or configuration, 3 the store cannot be opened, 4 the journal is damaged
+"""
+HEALTH_SECONDS: Final = 1.0
+PROGRESS_SECONDS: Final = 0.5
+LOCK_SECONDS: Final = 5  # a daemon that was just unmounted may still be saving
+
+log = structlog.get_logger()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; the man page is made from it."""
+    made = argparse.ArgumentParser(
+        prog="ledgerfsd",
+        description="Mount a ledger: open the store, recover it, and serve it as a file system until it is unmounted.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--config", metavar="FILE", type=Path, help="read settings from this TOML file")
+    made.add_argument("--store", metavar="DIR", help="directory of the store (made by `ledgerfs init`)")
+    made.add_argument("--mount", metavar="DIR", dest="mountpoint", help="empty directory to mount on; made if absent")
+    made.add_argument(
+        "--allow-other",
+        action="store_true",
+        default=None,
+        help="let other users in (see user_allow_other in fuse.conf)",
+    )
+    made.add_argument(
+        "--segment-bytes", metavar="N", type=int, help="target size of a journal segment in bytes (default 64 MiB)"
+    )
+    made.add_argument("--log-level", choices=sorted(obs_logging.LEVELS), help="how much to log (default info)")
+    made.add_argument("--log-format", choices=["console", "json"], help="for people or for machines (default console)")
+    made.add_argument("--version", action="version", version=f"ledgerfsd {__version__}", help="print the version")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon; returns the exit code."""
+    options = vars(parser().parse_args(arguments))
+    try:
+        config = configs.load(options.pop("config"), options)
+        obs_logging.configure(config.log_level, config.log_format)
+        return run(config)
+    except LedgerError as error:
+        text = f"{error}; {error.hint}" if error.hint else str(error)
+        notify(STATUS=f"failed: {text}", EXIT_STATUS=error.exit_code)
+        print(f"ledgerfsd: {text}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        # Our own fault: the log gets the whole story, whoever waits for us the short one.
+        log.exception("internal fault")
+        notify(STATUS=f"failed: internal fault: {error!r}", EXIT_STATUS=1)
+        return 1
+
+
+def run(config: Config) -> int:
+    """Open the store and serve it until told to stop. Raises LedgerError."""
+    layout = layouts.Layout(Path(config.store).resolve())
+    layouts.check(layout)
+    with layouts.lock(layout, patience_seconds=LOCK_SECONDS):
+        mountpoint = mounts.prepare(Path(config.mountpoint))
+        store = _recover(layout, config)
+        try:
+            trio.run(_serve, config, store, mountpoint)
+        finally:
+            notify(STOPPING=1, STATUS="finishing what is queued")
+            store.close()
+        log.info("stopped", unsaved=store.projector.trouble or None)
+        return 0 if not store.engine.failure else 1
+
+
+def _recover(layout: layouts.Layout, config: Config) -> OpenStore:
+    told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= PROGRESS_SECONDS:
+            told = time.monotonic()
+            notify(STATUS=f"recovering: {done * 100 // max(total, 1)} %", EXTEND_TIMEOUT_USEC=60_000_000)
+            log.info("recovering", done_bytes=done, total_bytes=total)
+
+    notify(STATUS="recovering")
+    store = open_store(layout, segment_bytes=config.segment_bytes, progress=progress)
+    found = store.engine.recovery
+    log.info(
+        "recovered",
+        store=str(layout.root),
+        entries=found.entries,
+        replayed=found.replayed,
+        cut_bytes=found.cut_bytes,
+        seconds=round(found.seconds, 3),
+    )
+    return store
+
+
+async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
+    ledger = Ledger(store.engine, store.layout)
+    ledger.troubles.append(lambda: store.projector.trouble)
+
+    def ready() -> None:
+        log.info("mounted", mountpoint=str(mountpoint), pid=os.getpid())
+        notify(READY=1, STATUS=f"mounted at {mountpoint}")
+
+    store.engine.start()
+    store.projector.start()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ledger.run)
+        nursery.start_soon(_watch, store)
+        async with trio.open_nursery() as serving:
+            # Signals end the serving only: what it has queued is still collected by ledger.run.
+            await serving.start(_signals, serving.cancel_scope)
+            await vfs.serve(ledger, mountpoint, allow_other=config.allow_other, ready=ready)
+            serving.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+
+
+async def _signals(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started()
+        async for number in received:
+            log.info("stopping", signal=signal.Signals(number).name)
+            notify(STOPPING=1, STATUS="unmounting")
+            scope.cancel()
+            return
+
+
+async def _watch(store: OpenStore) -> None:
+    """Say once, and loudly, when the ledger turns read-only; feed the service manager's watchdog."""
+    said = False
+    while True:
+        if store.engine.failure and not said:
+            said = True
+            log.error("the ledger is read-only", reason=store.engine.failure)
+            notify(STATUS=f"read-only: {store.engine.failure}")
+        if "WATCHDOG_USEC" in os.environ:
+            notify(WATCHDOG=1)
+        await trio.sleep(HEALTH_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""The only way into the ledger: submit, answer, query.
+
+Start at ``ledger.Ledger``. It owns the engine's wake-up, so every intent, whatever door it came through, passes
+``Ledger.submit`` and every reader learns of a commit from ``Ledger.on_change`` before the writer does.
+
+* ``ledger``    submissions, their bounded memory, their waiters; the announcement of changes
+* ``inbox``     the files of ``inbox/``: names, scratch files, renames; ``inbox_handles`` is the protocol of one open file
+* ``receipts``  the answers to inbox files; ``receipt_text`` shows them line by line without rendering them whole
+* ``query``     what the files of the mount contain; ``chains`` an account's entries, ``render`` the texts
+* ``status``    health, status and limits as text; ``metrics`` for Prometheus
+
+Nothing here knows FUSE; trio is allowed. May import core, journal, state and the leaf modules.
+"""

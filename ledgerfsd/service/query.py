@@ -1,0 +1,196 @@
+"""What the files of the mount contain: bytes and sizes for accounts, transactions, blocks and tiles.
+
+Start at ``Query.balance``. Everything is as of the newest durable entry; nothing here changes anything. The methods
+that are not async answer at once; the async ones may first have to read an account's whole history.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import trio
+
+from ledgerfsd import limits
+from ledgerfsd.clock import parse_time
+from ledgerfsd.service import render
+from ledgerfsd.service.chains import CHAIN_ENTRIES_MAX, STATEMENTS_MAX, Cache, Chain, Statement
+
+if TYPE_CHECKING:
+    from ledgerfsd.service.ledger import Ledger
+    from ledgerfsd.types import Account
+
+HASH_BYTES: Final = 32
+TILE_WIDTH: Final = limits.BUNDLE_ENTRIES
+THREADS: Final = 2  # long histories read at once; more would only take the interpreter from the mount
+
+_POINT: Final = re.compile(r"(block|size|tx)-([1-9][0-9]{0,18})")
+
+
+class Text(NamedTuple):
+    """The whole of a small file."""
+
+    data: bytes
+    mtime_ns: int
+
+    @property
+    def size(self) -> int:
+        """Its length."""
+        return len(self.data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """A piece of it."""
+        return self.data[offset : offset + size]
+
+
+class Point(NamedTuple):
+    """A past state: the first ``size`` entries. ``final``: the name can never come to mean another."""
+
+    size: int
+    final: bool
+
+
+class Query:
+    """Read-only views of a ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        engine, root = ledger.engine, ledger.layout.root
+        self._ledger = ledger
+        self._engine = engine
+        self._threads = trio.CapacityLimiter(THREADS)
+        self._chains = Cache(lambda ordinal: Chain(engine, ordinal), items=100_000, entries=CHAIN_ENTRIES_MAX)
+        self._statements = Cache(
+            lambda ordinal: Statement(engine, ordinal, root), items=STATEMENTS_MAX, entries=1 << 62
+        )
+
+    # -- accounts
+
+    def balance(self, ordinal: int) -> Text:
+        """``balance.json``."""
+        account = self._engine.account(ordinal)
+        entry = bytes(self._engine.entry(account.last_index))
+        return Text(render.balance(account, self._as_of(account, entry)), render.time_of(entry))
+
+    def account(self, ordinal: int) -> Text:
+        """``account.json``."""
+        account = self._engine.account(ordinal)
+        entry = bytes(self._engine.entry(account.last_index))
+        opened = self._engine.entry(account.open_index)
+        return Text(render.account_file(opened, account.status, self._as_of(account, entry)), render.time_of(entry))
+
+    def log_size(self, ordinal: int) -> tuple[int, int]:
+        """Size and mtime of ``tx.log``."""
+        account = self._engine.account(ordinal)
+        return account.log_bytes, self.mtime_of(account.last_index)
+
+    async def log_read(self, ordinal: int, offset: int, size: int) -> bytes:
+        """A piece of ``tx.log``."""
+        chain = self._chains.get(ordinal)
+        await chain.reach(self._engine.account(ordinal), self._threads)
+        return chain.read(offset, size)
+
+    async def statement(self, ordinal: int) -> tuple[Statement, int]:
+        """``statement.csv``, complete, and its mtime. Raises OSError when there is no room for a large one."""
+        statement = self._statements.get(ordinal)
+        try:
+            account = await statement.current(self._threads)
+        except OSError:
+            self._statements.drop(ordinal)
+            raise
+        return statement, self.mtime_of(account.last_index)
+
+    def opened_ns(self, ordinal: int) -> int:
+        """When the account was opened."""
+        return self.mtime_of(self._engine.account(ordinal).open_index)
+
+    # -- past states
+
+    def point(self, name: str) -> Point | None:
+        """The state that a snapshot's name means: an RFC 3339 time, ``block-N``, ``size-N`` or ``tx-N``. None: not yet."""
+        counts = self._engine.counts()
+        match = _POINT.fullmatch(name)
+        if match is None:
+            return self._point_in_time(name, counts.entries, counts.time_ns)
+        number = int(match[2])
+        if match[1] == "size":
+            return Point(number, final=True) if number <= counts.entries else None
+        if match[1] == "block":
+            return Point(self._engine.block(number) + 1, final=True) if number <= counts.blocks else None
+        return Point(self._engine.transaction(number) + 1, final=True) if number <= counts.transactions else None
+
+    def _point_in_time(self, name: str, entries: int, newest_ns: int) -> Point | None:
+        try:
+            time_ns = parse_time(name)
+        except ValueError:
+            return None
+        if time_ns > self._ledger.clock.now_ns():
+            return None
+        # Between the newest seal and now an entry may be on its way to the disk that belongs to this past already.
+        size = bisect_right(range(entries), time_ns, key=self.mtime_of)
+        return Point(size, final=time_ns <= newest_ns)
+
+    async def newest_before(self, ordinal: int, point: Point) -> int:
+        """Index of the account's newest entry in a past state; -1: it did not exist."""
+        chain = self._chains.get(ordinal)
+        await chain.reach(self._engine.account(ordinal), self._threads)
+        return chain.newest(point.size)
+
+    async def snapshot(self, ordinal: int, index: int) -> Text:
+        """``snapshots/<X>.json``: the balance as the account's entry ``index`` left it."""
+        chain = self._chains.get(ordinal)
+        account = self._engine.account(ordinal)
+        await chain.reach(account, self._threads)
+        past, as_of = chain.at(index, account)
+        return Text(render.balance(past, as_of), self.mtime_of(index))
+
+    # -- entries
+
+    def transaction(self, number: int) -> memoryview:
+        """``transactions/tx_…``. Raises IndexError."""
+        return self._engine.entry(self._engine.transaction(number))
+
+    def block(self, height: int) -> memoryview:
+        """``blocks/…``. Raises IndexError."""
+        return self._engine.entry(self._engine.block(height))
+
+    def mtime_of(self, index: int) -> int:
+        """The booking time of an entry, in ns."""
+        return render.time_of(bytes(self._engine.entry(index)))
+
+    # -- log/tile
+
+    def tile_exists(self, level: int, number: int, width: int) -> bool:
+        """Whether a tile of ``level`` (bundles: level 0) has so many hashes."""
+        return number * TILE_WIDTH + width <= self._engine.level_size(level)
+
+    def tile_mtime(self, level: int, number: int, width: int) -> int:
+        """Time of the newest entry under a tile."""
+        return self.mtime_of((number * TILE_WIDTH + width) * TILE_WIDTH**level - 1)
+
+    def tile(self, level: int, number: int, width: int) -> bytes:
+        """The hashes of a tile. Raises IndexError."""
+        return self._engine.hashes(level, number * TILE_WIDTH, width)
+
+    def bundle(self, number: int, width: int) -> memoryview | bytes:
+        """The entries of a bundle with their lengths. Raises IndexError."""
+        return self._engine.bundle(number, width)
+
+    # -- extended attributes
+
+    def attributes(self, index: int) -> dict[bytes, bytes]:
+        """``user.ledgerfs.*`` of a file that shows entry ``index``."""
+        entry = bytes(self._engine.entry(index))
+        return {
+            b"user.ledgerfs.index": b"%d" % index,
+            b"user.ledgerfs.leaf": self._engine.leaf(index).hex().encode(),
+            b"user.ledgerfs.seal": b"%d" % self._engine.block_of(index),
+            b"user.ledgerfs.as_of": render.time_text(entry).encode(),
+        }
+
+    def _as_of(self, account: Account, entry: bytes) -> render.AsOf:
+        # The newest entry is a transaction just when the account's newest transaction is that entry.
+        tx = account.last_tx
+        if tx and self._engine.transaction(tx) != account.last_index:
+            tx = 0
+        return render.AsOf(account.last_index, tx, self._engine.block_of(account.last_index), render.time_text(entry))

@@ -1,0 +1,33 @@
+"""Making every projection anew from the segments alone."""
+
+from __future__ import annotations
+
+import shutil
+
+from ledgerfsd import limits
+from ledgerfsd.core.engine import Recovery
+from ledgerfsd.journal import layout as layouts
+from ledgerfsd.journal.layout import Layout
+from ledgerfsd.state.opening import Progress, open_store
+
+
+def rebuild(layout: Layout, *, segment_bytes: int = limits.SEGMENT_BYTES, progress: Progress | None = None) -> Recovery:
+    """Delete hashes/, runs/ and index.lmdb, replay the journal, save. The caller holds the lock.
+
+    If we stop half-way, index.lmdb is absent or empty, and the next start (or rebuild) begins from nothing again.
+    Raises StoreError or DamageError. The journal is not touched, but for the rest of an unfinished batch (zeroed).
+    """
+    layouts.check(layout)
+    # The index first: without its mark nobody trusts what may be left of the other two.
+    for directory in (layout.index, layout.hashes, layout.runs):
+        shutil.rmtree(directory, ignore_errors=True)
+        if directory != layout.index:
+            directory.mkdir(mode=0o750, exist_ok=True)
+    layouts.sync_directory(layout.root)
+    store = open_store(layout, segment_bytes=segment_bytes, progress=progress)
+    try:
+        layouts.write_durably(layout.genesis, layouts.first_entry(layout) + b"\n")
+        store.projector.save_now()
+    finally:
+        store.close()
+    return store.engine.recovery

@@ -1,0 +1,140 @@
+"""``index.lmdb``: the account pages, small tables and the applied-through mark (docs/FORMAT.md, section 9).
+
+Start at ``IndexStore``. Key spaces, each a named database:
+
+* ``meta``: ``format`` = ``1``; ``lmdb`` = major.minor of the library that wrote it; ``mark`` = the core's mark;
+  ``tip`` = the last entry applied (see ``tip.py``), which ties the projection to one journal.
+* ``accounts``: big-endian u32 page number → page of account records, as the core laid them out.
+* ``tables``: ``holds``, ``reversed``, ``policy`` → the core's dump.
+
+Everything here is a projection. A file that cannot be read, or is of another format, is deleted and made again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import lmdb
+
+from ledgerfsd import limits
+from ledgerfsd.core.engine import SavedState
+from ledgerfsd.errors import StoreError
+
+FORMAT: Final = b"1"
+# LMDB 1.0 reads files of 0.9 no more, nor the other way round: the first two numbers say which family wrote ours.
+LIBRARY: Final = ".".join(str(part) for part in lmdb.version()[:2]).encode()
+MAP_BYTES: Final = 256 * limits.MIB  # address space, not disk: the file grows with what is in it
+UNUSABLE: Final = (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError, lmdb.PageNotFoundError)
+
+
+class Saved(NamedTuple):
+    """What ``load`` found."""
+
+    state: SavedState
+    tip: bytes  # the packed Tip
+
+
+class IndexStore:
+    """The open LMDB environment. One per process; one thread at a time may call it."""
+
+    def __init__(self, path: Path, *, map_bytes: int = MAP_BYTES) -> None:
+        """Open or create. Raises StoreError when the disk refuses. ``discarded`` says why an old file was deleted."""
+        self._path = path
+        self._map_bytes = map_bytes
+        self.discarded = ""
+        try:
+            self._open()
+            self._check_format()
+        except UNUSABLE as error:
+            self.discard(str(error))
+        except (OSError, lmdb.Error) as error:
+            raise StoreError(f"{path}: {error}", hint="see to the disk and the permissions of the store") from None
+
+    def _open(self) -> None:
+        self._path.mkdir(mode=0o750, exist_ok=True)  # LMDB would give a directory the mode of its files
+        self._env = lmdb.open(str(self._path), map_size=self._map_bytes, max_dbs=3, mode=0o640, max_readers=8)
+        # A file grown by an earlier process is larger than our map: LMDB takes its size then.
+        self._map_bytes = max(self._map_bytes, self._env.info()["map_size"])
+        self._open_databases()
+
+    def _open_databases(self) -> None:
+        self._meta = self._env.open_db(b"meta")
+        self._accounts = self._env.open_db(b"accounts")
+        self._tables = self._env.open_db(b"tables")
+
+    def _check_format(self) -> None:
+        with self._env.begin(db=self._meta) as transaction:
+            for key, expected in ((b"format", FORMAT), (b"lmdb", LIBRARY)):
+                value = transaction.get(key)
+                if value is not None and value != expected:
+                    raise lmdb.VersionMismatchError(f"{key.decode()} {value.decode()}, not {expected.decode()}")
+
+    def discard(self, reason: str) -> None:
+        """Delete everything and begin anew; the journal has it all."""
+        self.discarded = reason
+        self.close()
+        shutil.rmtree(self._path, ignore_errors=True)
+        self._open()
+
+    def close(self) -> None:
+        """Close the environment. Idempotent."""
+        env = getattr(self, "_env", None)
+        if env is not None:
+            env.close()
+
+    def load(self) -> Saved | None:
+        """The state of the last ``save``, None when there is none."""
+        with self._env.begin() as transaction:
+            mark = transaction.get(b"mark", db=self._meta)
+            tip = transaction.get(b"tip", db=self._meta)
+            if mark is None or tip is None:
+                return None
+            tables = {bytes(name).decode(): bytes(dump) for name, dump in transaction.cursor(db=self._tables)}
+            pages = {_number(key): bytes(page) for key, page in transaction.cursor(db=self._accounts)}
+        return Saved(SavedState(mark=bytes(mark), tables=tables, pages=pages), bytes(tip))
+
+    @staticmethod
+    def peek(path: Path) -> Saved | None:
+        """The same without opening for writing: for checks. Raises lmdb.Error when it cannot be read."""
+        if not (path / "data.mdb").exists():
+            return None
+        reader = IndexStore.__new__(IndexStore)
+        with lmdb.open(str(path), readonly=True, lock=False, create=False, max_dbs=3) as reader._env:
+            try:
+                reader._open_databases()
+            except lmdb.NotFoundError:
+                return None
+            return reader.load()
+
+    def save(self, state: SavedState, tip: bytes) -> None:
+        """Keep the state in one durable transaction: after a crash ``load`` gives this state or the one before.
+
+        The caller has made ``hashes/`` and ``runs/`` durable up to the mark. Raises OSError or lmdb.Error when the disk
+        refuses; the earlier state is then still whole.
+        """
+        while True:
+            try:
+                self._save(state, tip)
+            except lmdb.MapFullError:
+                # No transaction is open here, which is what LMDB asks for before the map may grow.
+                self._map_bytes *= 2
+                self._env.set_mapsize(self._map_bytes)
+            else:
+                return
+
+    def _save(self, state: SavedState, tip: bytes) -> None:
+        with self._env.begin(write=True) as transaction:
+            for key, value in ((b"format", FORMAT), (b"lmdb", LIBRARY), (b"mark", state.mark), (b"tip", tip)):
+                transaction.put(key, value, db=self._meta)
+            for name, dump in state.tables.items():
+                transaction.put(name.encode(), dump, db=self._tables)
+            for number in sorted(state.pages):
+                transaction.put(struct.pack(">I", number), state.pages[number], db=self._accounts)
+
+
+def _number(key: bytes) -> int:
+    (number,) = struct.unpack(">I", key)
+    return int(number)

@@ -1,0 +1,16 @@
+"""The mount: FUSE requests turned into calls of the service. The only room that imports pyfuse3.
+
+Start at ``mount.serve``. What the mount promises stands in docs/SEMANTICS.md, and every paragraph of it has a test.
+
+* ``operations`` one handler a request, no logic of its own; nothing but FUSEError leaves it
+* ``nodes``      inode numbers, computed from what a file is; ``tree`` names, look-up and listings
+* ``contents``   size, time and bytes of read-only files; ``inbox`` the door to the inbox
+* ``kernel``     what the kernel holds, and telling it what changed
+
+Invariants:
+
+* Whatever the kernel may have cached is invalidated before the writer gets its reply (service.ledger tells ``kernel``).
+* Only attributes are ever invalidated. A full invalidation in this thread waits for pages that a READ has locked, and the
+  READ waits for this thread: the daemon would hang beyond the reach of kill -9.
+* No call into our own mount, ever.
+"""

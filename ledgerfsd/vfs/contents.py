@@ -1,0 +1,187 @@
+"""Size, time and bytes of every file that is only read.
+
+Start at ``Contents.stat``. Files that change in place (balance, account, receipts) are kept as they were when their
+size was last reported: a READ that follows must give the bytes of that size, not those of a commit in between.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from ledgerfsd.service import status as texts
+from ledgerfsd.service.query import HASH_BYTES, Text
+from ledgerfsd.vfs import nodes
+from ledgerfsd.vfs.nodes import ENTRIES, Fixed, Kind
+
+if TYPE_CHECKING:
+    from ledgerfsd.service.ledger import Ledger
+    from ledgerfsd.service.query import Query
+    from ledgerfsd.service.receipts import Answer, Receipts
+    from ledgerfsd.service.status import Status
+
+REPORTED_MAX: Final = 10_000
+
+GROWING: Final = frozenset((Fixed.ACCOUNTS, Fixed.TRANSACTIONS, Fixed.BLOCKS, Fixed.LOG, Fixed.TILES))
+LIVE: Final = frozenset((Fixed.HEALTH, Fixed.STATUS, Fixed.METRICS))  # made anew for every open
+
+
+class Stat(NamedTuple):
+    """What the kernel wants to know of a file."""
+
+    size: int
+    mtime_ns: int
+
+
+class Readable(Protocol):
+    """The content of a file at one moment."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def mtime_ns(self) -> int: ...
+
+    def read(self, offset: int, size: int) -> bytes: ...
+
+
+class Contents:
+    """The read-only files of one mount."""
+
+    def __init__(self, ledger: Ledger, query: Query, receipts: Receipts, status: Status) -> None:
+        self._ledger = ledger
+        self._engine = ledger.engine
+        self._query = query
+        self._receipts = receipts
+        self._status = status
+        self._born_ns = query.mtime_of(0)
+        self._reported: OrderedDict[int, Readable] = OrderedDict()
+        self._fixed = {
+            Fixed.README: status.readme(),
+            Fixed.ERRORS: texts.errors_file(),
+            Fixed.LIMITS: texts.limits_file(),
+            Fixed.VERSION: texts.version_file(),
+        }
+
+    async def stat(self, inode: int) -> Stat:
+        """Size and mtime. No checkpoint after the state was read, so a commit announced later is newer than this.
+
+        Raises OSError ENOENT for a receipt that has gone.
+        """
+        kind, number = nodes.kind_of(inode), nodes.number_of(inode)
+        if kind in (Kind.BALANCE, Kind.ACCOUNT_FILE, Kind.RECEIPT, Kind.DRY_RECEIPT):
+            content = self._report(inode, self._changing(kind, number))
+            return Stat(content.size, content.mtime_ns)
+        if kind is Kind.TX_LOG:
+            return Stat(*self._query.log_size(number))
+        if kind is Kind.STATEMENT:
+            statement, mtime_ns = await self._query.statement(number)
+            return Stat(statement.size, mtime_ns)
+        if kind is Kind.SNAPSHOT:
+            ordinal, index = nodes.snapshot_parts(number)
+            snapshot = await self._query.snapshot(ordinal, index)
+            return Stat(snapshot.size, snapshot.mtime_ns)
+        if kind is Kind.TRANSACTION:
+            return self._entry(self._engine.transaction(number))
+        if kind is Kind.BLOCK:
+            return self._entry(self._engine.block(number))
+        if kind is Kind.TILE:
+            return self._tile(number)
+        return (
+            self._fixed_file(Fixed(number)) if kind is Kind.FIXED and inode >= Fixed.README else self._directory(inode)
+        )
+
+    async def read(self, inode: int, offset: int, size: int) -> bytes | memoryview:
+        """A piece of a file. Raises OSError ENOENT for a receipt that has gone."""
+        kind, number = nodes.kind_of(inode), nodes.number_of(inode)
+        if kind in (Kind.BALANCE, Kind.ACCOUNT_FILE, Kind.RECEIPT, Kind.DRY_RECEIPT):
+            content = self._reported.get(inode) or self._report(inode, self._changing(kind, number))
+            return content.read(offset, size)
+        if kind is Kind.TX_LOG:
+            return await self._query.log_read(number, offset, size)
+        if kind is Kind.STATEMENT:
+            statement, _ = await self._query.statement(number)
+            return statement.read(offset, size)
+        return (await self._immutable(kind, number))[offset : offset + size]
+
+    def live(self, file: Fixed) -> Text:
+        """A file of LIVE, as it is now."""
+        make = {
+            Fixed.HEALTH: self._status.health,
+            Fixed.STATUS: self._status.status,
+            Fixed.METRICS: self._status.metrics,
+        }[file]
+        return Text(make(), self._ledger.clock.now_ns())
+
+    def answer(self, number: int) -> Answer:
+        """The answer behind a receipt. Raises OSError ENOENT."""
+        answer = self._receipts.get(number)
+        if answer is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return answer
+
+    def index_of(self, inode: int) -> int:
+        """The entry that a file shows, -1 for those that show none."""
+        kind, number = nodes.kind_of(inode), nodes.number_of(inode)
+        if kind is Kind.TRANSACTION:
+            return self._engine.transaction(number)
+        if kind is Kind.BLOCK:
+            return self._engine.block(number)
+        if kind is Kind.BALANCE:
+            return self._engine.account(number).last_index
+        return nodes.snapshot_parts(number)[1] if kind is Kind.SNAPSHOT else -1
+
+    # -- inside
+
+    async def _immutable(self, kind: Kind, number: int) -> bytes | memoryview:
+        if kind is Kind.TRANSACTION:
+            return self._query.transaction(number)
+        if kind is Kind.BLOCK:
+            return self._query.block(number)
+        if kind is Kind.TILE:
+            level, tile, width = nodes.tile_parts(number)
+            return self._query.bundle(tile, width) if level == ENTRIES else self._query.tile(level, tile, width)
+        if kind is Kind.SNAPSHOT:
+            return (await self._query.snapshot(*nodes.snapshot_parts(number))).data
+        return self._fixed[Fixed(number)]
+
+    def _changing(self, kind: Kind, number: int) -> Readable:
+        if kind is Kind.BALANCE:
+            return self._query.balance(number)
+        if kind is Kind.ACCOUNT_FILE:
+            return self._query.account(number)
+        return self._receipts.text(self.answer(number))
+
+    def _report(self, inode: int, content: Readable) -> Readable:
+        self._reported[inode] = content
+        self._reported.move_to_end(inode)
+        if len(self._reported) > REPORTED_MAX:
+            self._reported.popitem(last=False)
+        return content
+
+    def _entry(self, index: int) -> Stat:
+        return Stat(len(self._engine.entry(index)), self._query.mtime_of(index))
+
+    def _tile(self, number: int) -> Stat:
+        level, tile, width = nodes.tile_parts(number)
+        if level == ENTRIES:
+            return Stat(len(self._query.bundle(tile, width)), self._query.tile_mtime(0, tile, width))
+        return Stat(width * HASH_BYTES, self._query.tile_mtime(level, tile, width))
+
+    def _fixed_file(self, file: Fixed) -> Stat:
+        if file in LIVE:
+            text = self.live(file)
+            return Stat(text.size, text.mtime_ns)
+        return Stat(len(self._fixed[file]), self._born_ns)
+
+    def _directory(self, inode: int) -> Stat:
+        kind, number = nodes.kind_of(inode), nodes.number_of(inode)
+        if kind in (Kind.ACCOUNT, Kind.SNAPSHOTS):
+            return Stat(0, self._query.opened_ns(number))
+        if kind is not Kind.FIXED or number in GROWING:
+            return Stat(0, self._engine.counts().time_ns)
+        if number in (Fixed.RECEIPTS, Fixed.DRY_RECEIPTS):
+            return Stat(0, self._receipts.mtime_ns or self._born_ns)
+        return Stat(0, self._born_ns)

@@ -1,0 +1,73 @@
+"""Mounting, serving and unmounting. Start at ``serve``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pyfuse3
+import trio
+
+from ledgerfsd import limits
+from ledgerfsd.errors import LedgerError
+from ledgerfsd.service.ledger import Ledger
+from ledgerfsd.vfs.operations import LedgerOperations
+
+# pyfuse3 stops reading requests when so many wait, and a close() that waits for the disk is one: 99, its default, would
+# let 99 writers stop every reader.
+TASKS_MAX: Final = 100_000
+STOP_SECONDS: Final = limits.WAIT_SECONDS_MAX + 5  # a commit on its way gets its reply; then the mount goes anyway
+
+
+async def serve(
+    ledger: Ledger, mountpoint: Path, *, allow_other: bool = False, ready: Callable[[], None] = lambda: None
+) -> None:
+    """Serve the ledger at ``mountpoint`` until it is unmounted or this is cancelled; ``ledger.run`` must be running.
+
+    ``ready`` is called when the mount is there. When cancelled, requests that have begun are answered first. Raises
+    LedgerError when it cannot be mounted.
+    """
+    operations = LedgerOperations(ledger, _invalidate)
+    try:
+        pyfuse3.init(operations, str(mountpoint), _options(allow_other=allow_other))
+    except RuntimeError as error:
+        hint = "is /dev/fuse there, is fuse3 installed, and may this user mount?"
+        raise LedgerError(f"cannot mount at {mountpoint}: {error}", hint=hint) from None
+    try:
+        ready()
+        await _serve()
+    finally:
+        pyfuse3.close(unmount=True)
+        ledger.on_change.remove(operations.kernel.committed)
+        operations.receipts.close()
+
+
+async def _serve() -> None:
+    shield = trio.CancelScope(shield=True)
+    ended = trio.Event()
+
+    async def answer_requests() -> None:
+        with shield:
+            await pyfuse3.main(1, TASKS_MAX)
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_requests)
+        try:
+            await ended.wait()
+        except trio.Cancelled:
+            shield.deadline = trio.current_time() + STOP_SECONDS
+            pyfuse3.terminate()
+            raise
+
+
+def _options(*, allow_other: bool) -> set[str]:
+    options = {"fsname=ledgerfs", "subtype=ledgerfs", "nosuid", "nodev"}
+    if allow_other:
+        options |= {"allow_other", "default_permissions"}  # the kernel then checks the mode bits of cached files too
+    return options
+
+
+def _invalidate(inode: int) -> None:
+    pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)

@@ -1,0 +1,124 @@
+"""Inode numbers. They are computed from what a file is (kind and number), so they survive a restart without a table.
+
+An inode number is ``kind << 56 | number``; kind 0 are the fixed files and directories, of which the root is number 1.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+ROOT: Final = 1
+_SHIFT: Final = 56
+_MASK: Final = (1 << _SHIFT) - 1
+
+ENTRIES: Final = 8  # the "level" of entry bundles in numbers of tiles; hash levels are 0 to 7
+
+
+class Kind(enum.IntEnum):
+    """What a file is; in brackets what its number is."""
+
+    FIXED = 0  # (Fixed)
+    ACCOUNT = 1  # accounts/<id> (ordinal; also of the following five)
+    BALANCE = 2
+    ACCOUNT_FILE = 3
+    TX_LOG = 4
+    STATEMENT = 5
+    SNAPSHOTS = 6
+    SNAPSHOT = (
+        7  # (ordinal, index of the account's newest entry: the same state is the same file, whatever it is called)
+    )
+    TRANSACTION = 8  # (transaction number)
+    BLOCK = 9  # (height)
+    TILE_LEVEL = 10  # log/tile/<L> (level)
+    TILE_GROUP = 11  # x001 and x001/x234 (level, depth, value)
+    TILE = 12  # (level, number, width)
+    PARTIAL = 13  # <N>.p (level, number)
+    RECEIPT = 14  # (hash of the name)
+    DRY_RECEIPT = 15  # (hash of the name)
+    INBOX_FILE = 16  # (running number; not kept over a restart, as the files are not)
+
+
+class Fixed(enum.IntEnum):
+    """The files and directories that are always there."""
+
+    ROOT = 1
+    INBOX = 2
+    ATOMIC = 3
+    DRY_RUN = 4
+    RECEIPTS = 5
+    DRY_RECEIPTS = 6
+    ACCOUNTS = 7
+    TRANSACTIONS = 8
+    BLOCKS = 9
+    LOG = 10
+    TILES = 11
+    CONTROL = 12  # .ledgerfs
+    README = 20
+    HEALTH = 21
+    STATUS = 22
+    METRICS = 23
+    ERRORS = 24
+    LIMITS = 25
+    VERSION = 26
+
+
+_DIRECTORIES: Final = frozenset(
+    int(kind) for kind in (Kind.ACCOUNT, Kind.SNAPSHOTS, Kind.TILE_LEVEL, Kind.TILE_GROUP, Kind.PARTIAL)
+)
+_LAST_FIXED_DIRECTORY: Final = int(Fixed.CONTROL)
+
+
+def inode(kind: Kind, number: int) -> int:
+    """The inode number of a file."""
+    return kind << _SHIFT | number
+
+
+def kind_of(inode: int) -> Kind:
+    """What the file is."""
+    return Kind(inode >> _SHIFT)
+
+
+def number_of(inode: int) -> int:
+    """Which of its kind."""
+    return inode & _MASK
+
+
+def is_directory(inode: int) -> bool:
+    """Whether it is a directory."""
+    return inode <= _LAST_FIXED_DIRECTORY or inode >> _SHIFT in _DIRECTORIES
+
+
+def snapshot(ordinal: int, index: int) -> int:
+    """Inode number of a past state of an account. ENTRIES_MAX is below 2^32, ACCOUNTS_MAX at most 2^24."""
+    return inode(Kind.SNAPSHOT, ordinal << 32 | index)
+
+
+def snapshot_parts(number: int) -> tuple[int, int]:
+    """Ordinal and entry index of a snapshot."""
+    return number >> 32, number & 0xFFFF_FFFF
+
+
+def tile(level: int, number: int, width: int) -> int:
+    """Inode number of a tile. There are fewer than 2^24 tiles of a level, and a width has 9 bits."""
+    return inode(Kind.TILE, level << 44 | number << 12 | width)
+
+
+def partial(level: int, number: int) -> int:
+    """Inode number of the directory of a tile's partial forms."""
+    return inode(Kind.PARTIAL, level << 44 | number << 12)
+
+
+def tile_parts(number: int) -> tuple[int, int, int]:
+    """Level, tile number and width of a tile (width 0: of a partial directory)."""
+    return number >> 44, number >> 12 & 0xFFFF_FFFF, number & 0xFFF
+
+
+def group(level: int, depth: int, value: int) -> int:
+    """Inode number of a directory ``x…``: at depth 1 its tiles begin at value * 1000, at depth 2 too."""
+    return inode(Kind.TILE_GROUP, level << 44 | depth << 40 | value)
+
+
+def group_parts(number: int) -> tuple[int, int, int]:
+    """Level, depth and value of a group."""
+    return number >> 44, number >> 40 & 0xF, number & 0xFF_FFFF_FFFF
