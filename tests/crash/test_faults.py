@@ -1,0 +1,226 @@
+"""Each system call that matters fails, or the process is killed there, one after the other; then the store must be whole.
+
+strace counts the calls of each thread for itself: ``when=N`` is the Nth of every thread. The worker is described in
+``worker.py``; what it was told is compared with the journal that it left behind.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ledgerfsd.core.engine import Engine
+from ledgerfsd.errors import BY_NAME, StoreError
+from ledgerfsd.journal import layout as layouts
+from ledgerfsd.journal.layout import Layout, lock
+from ledgerfsd.state.opening import open_store
+from tests.crash import stores
+from tests.crash.conftest import Story, Workers
+from tests.crash.stores import SMALL_SEGMENT, Seen
+
+CALLS = {
+    "write": "write",
+    "pwrite": "pwrite64,pwritev",
+    "fsync": "fsync",
+    "fdatasync": "fdatasync",
+    "rename": "rename,renameat,renameat2",
+    "ftruncate": "ftruncate",
+    "fallocate": "fallocate",
+    "openat": "openat",
+    "unlink": "unlink,unlinkat",
+    "mkdir": "mkdir,mkdirat",
+}
+FAULTS = {"EIO": "error=EIO", "ENOSPC": "error=ENOSPC", "killed": "signal=SIGKILL"}
+BATCHES = [[f"{batch}-{each}" for each in range(3)] for batch in range(4)]
+LEFT = 6  # entries before a segment of the good store is full: the worker's second batch goes over the end
+READ_ONLY, STORAGE_ERROR = BY_NAME["read_only"].number, BY_NAME["storage_error"].number
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A store with saved state, shortly before a segment ends."""
+    layout = layouts.create(tmp_path_factory.mktemp("good") / "store", stores.LEDGER, segment_bytes=SMALL_SEGMENT)
+    with lock(layout):
+        store = open_store(layout, segment_bytes=SMALL_SEGMENT)
+        store.engine.start()
+        stores.submit(store.engine, stores.ACCOUNTS)
+        count = 256 - LEFT - store.engine.counts().entries - 1
+        stores.submit(store.engine, [stores.payment(f"good-{number}") for number in range(count)])
+        assert store.engine.counts().entries == 256 - LEFT
+        store.close()
+    return layout
+
+
+class Bench:
+    """A place where a store is spoiled again and again."""
+
+    def __init__(self, workers: Workers, good: Layout, room: Path) -> None:
+        self._workers = workers
+        self._good = good
+        self.layout = Layout(room / "store")
+        self.log = room / "trace"
+        self.injected = 0
+
+    def clear(self) -> None:
+        """No store at all."""
+        shutil.rmtree(self.layout.root, ignore_errors=True)
+
+    def copy(self) -> None:
+        """A copy of the good store."""
+        self.clear()
+        shutil.copytree(self._good.root, self.layout.root)
+
+    def each(self, scenario: str, call: str, fault: str, prepare: Callable[[], None]) -> Iterator[tuple[str, Story]]:
+        """Run the scenario once for every time that it makes the call."""
+        prepare()
+        names = CALLS[call]
+        order = {"segment_bytes": SMALL_SEGMENT, "batches": BATCHES}
+        story = self._workers.trace(scenario, self.layout.root, self.log, names, **order)
+        assert story.done, story.events
+        last = max((count for (_, name), count in story.calls.items() if name in names.split(",")), default=0)
+        if "+" in fault:  # from the Nth on; a few will do
+            fault, steps, more = fault.rstrip("+"), range(1, last + 1, max(1, last // 6)), "+"
+        else:
+            steps, more = range(1, last + 1), ""
+        for when in steps:
+            prepare()
+            inject = f"{names}:{FAULTS[fault]}:when={when}{more}"
+            story = self._workers.trace(scenario, self.layout.root, self.log, names, inject=inject, **order)
+            assert story.get("broken") is None, f"{scenario}, {inject}: {story.events}"
+            self.injected += story.injected
+            yield f"{scenario}, {inject}", story
+
+
+@pytest.fixture
+def bench(workers: Workers, good: Layout, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(workers, good, tmp_path)
+    yield made
+    assert made.injected, "nothing was tampered with: the test has shown nothing"
+
+
+def assert_whole(layout: Layout, story: Story, *, what: str) -> None:
+    """What was acknowledged is there once, what was refused is not, and all the rest can be sent again."""
+    with lock(layout):
+        store = open_store(layout, segment_bytes=SMALL_SEGMENT)
+        seen = Seen(layout)
+        seen.look()
+        seen.assert_once(story.acknowledged)
+        seen.assert_absent(story.refused)
+        seen.assert_no_doubles()
+        assert seen.entries >= 256 - LEFT or not story.sent, what
+        store.engine.start()
+        again = [*story.refused, *story.open, "one-more"]
+        accounts = stores.submit(store.engine, stores.ACCOUNTS)
+        found = stores.submit(store.engine, [stores.payment(name) for name in again])
+        assert [result.code for result in accounts + found] == [0] * len(accounts + found), what
+        store.close()
+        assert store.projector.trouble == "", what
+    seen.look()
+    seen.assert_once(story.acknowledged + again)
+    seen.assert_no_doubles()
+    stores.fsck(layout)
+
+
+def assert_says_why(good: Layout, story: Story) -> None:
+    """A failed step turns the ledger read-only: it says which step, refuses from then on, and is read as before."""
+    codes = list(story.answers.values())
+    first = next((number for number, code in enumerate(codes) if code), len(codes))
+    assert {*codes[first:]} <= {READ_ONLY, STORAGE_ERROR}, story.answers
+    assert set(codes[first + 3 :]) <= {READ_ONLY}, story.answers  # only the batch that failed has another code
+    failure = story.get("failure")
+    if first < len(codes):
+        assert failure, story.events
+    if failure:
+        assert re.search(r"(journal|runs|hashes)/.*: (Input/output error|No space left on device)$", failure), failure
+        assert story.get("last") == "seal/1"
+        paid = [*(f"good-{number}" for number in range(good_payments(good))), *story.acknowledged]
+        assert story.get("debits") == sum(int(stores.payment(name)["amount"].replace(".", "")) for name in paid)
+
+
+def good_payments(good: Layout) -> int:
+    seen = Seen(good)
+    seen.look()
+    return sum(name.startswith("good-") for name in seen.committed)
+
+
+COMMITTING = [
+    *((call, fault) for call in CALLS if call not in ("rename", "unlink", "mkdir") for fault in ("EIO", "killed")),
+    *((call, "EIO") for call in ("rename",)),
+    *((call, "killed") for call in ("rename",)),
+    *((call, "ENOSPC") for call in ("pwrite", "fallocate", "openat", "ftruncate")),
+    *((call, fault) for call in ("pwrite", "fdatasync", "fsync") for fault in ("EIO+", "ENOSPC+")),
+]
+
+
+@pytest.mark.parametrize(("call", "fault"), COMMITTING)
+def test_committing(bench: Bench, good: Layout, call: str, fault: str) -> None:
+    for what, story in bench.each("commit", call, fault, bench.copy):
+        if story.done:
+            assert_says_why(good, story)
+        assert_whole(bench.layout, story, what=what)
+
+
+CREATING = [
+    *((call, fault) for call in CALLS if call not in ("ftruncate", "fallocate") for fault in ("EIO", "killed")),
+    *((call, "ENOSPC") for call in ("write", "pwrite", "openat", "mkdir")),
+]
+
+
+@pytest.mark.parametrize(("call", "fault"), CREATING)
+def test_creating(bench: Bench, call: str, fault: str) -> None:
+    for what, story in bench.each("create", call, fault, bench.clear):
+        if not story.done:
+            try:
+                layouts.create(bench.layout.root, stores.LEDGER, segment_bytes=SMALL_SEGMENT)
+            except StoreError as error:
+                assert "holds a store already" in str(error), what
+        assert_whole(bench.layout, story, what=what)
+
+
+def torn_without_saved_state(bench: Bench) -> None:
+    """A torn batch, and everything to be replayed."""
+    bench.copy()
+    shutil.rmtree(bench.layout.index)
+    tear(bench.layout)
+
+
+def torn_behind_saved_state(bench: Bench) -> None:
+    """A batch that was committed after the last save, over the end of a segment; and a torn one."""
+    bench.copy()
+    engine = Engine(bench.layout.root, segment_bytes=SMALL_SEGMENT)
+    engine.start()
+    for number in range(2):
+        stores.submit(engine, [stores.payment(f"late-{number}-{each}") for each in range(LEFT)])
+    engine.close()
+    tear(bench.layout)
+
+
+def tear(layout: Layout) -> None:
+    path = next(path for path in reversed(layout.segments()) if any(path.read_bytes()))
+    data = path.read_bytes().rstrip(b"\0")
+    path.write_bytes(data[:-30] + bytes(4096))
+
+
+@pytest.mark.parametrize("prepare", [torn_without_saved_state, torn_behind_saved_state])
+@pytest.mark.parametrize("fault", ["EIO", "killed"])
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "fdatasync", "ftruncate", "openat"])
+def test_recovering(bench: Bench, call: str, fault: str, prepare: Callable[[Bench], None]) -> None:
+    for what, story in bench.each("recover", call, fault, lambda: prepare(bench)):
+        if not story.done and fault != "killed":
+            assert story.get("refused") is not None, f"{what}: {story.events}"
+        assert_whole(bench.layout, story, what=what)
+
+
+@pytest.mark.parametrize("fault", ["EIO", "ENOSPC", "killed"])
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync", "openat", "unlink", "mkdir"])
+def test_rebuilding(bench: Bench, call: str, fault: str) -> None:
+    for what, story in bench.each("rebuild", call, fault, bench.copy):
+        if not story.done and fault != "killed":
+            assert story.get("refused") is not None, f"{what}: {story.events}"
+        assert_whole(bench.layout, story, what=what)
