@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 from abc import ABC, abstractmethod
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -37,9 +36,6 @@ SPACE: Final = b" \t\r\n"  # FORMAT, section 2
 BATCH_HINT: Final = (
     'begin the file with a line {"count":N}, or write it under a scratch name such as .name and rename it'
 )
-
-# What the engine gets in place of a line whose end we do not wait for: it answers too_large, and counts the line.
-TOO_LONG: Final = b"-" * (limits.INTENT_BYTES_MAX + 1)
 
 
 class Turn:
@@ -449,7 +445,7 @@ def announced(line: bytes) -> int:
     """N of a header line ``{"count":N}``; -1 if it is none."""
     try:
         header = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # of bytes that are no JSON
         return -1
     if isinstance(header, dict) and list(header) == ["count"] and type(header["count"]) is int and header["count"] >= 0:
         return header["count"]

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 STATEMENT_HEADER: Final = b"date,effective,tx,type,reference,debit,credit,balance,index\r\n"
 
+# The files that change in place keep their size: a program that reads until the end (cat, jq, Python) asks once more behind
+# it, and a size that had grown meanwhile would give it the old text and the last bytes of the new one.
+BALANCE_BYTES: Final = 512  # above the longest: names of 64 and 12 bytes, five amounts of 41, numbers of 10 digits
+_INDEX_DIGITS: Final = 10  # limits.ENTRIES_MAX
+_STATUS_LETTERS: Final = 6
+
 _TIME: Final = b'"time":"'
 _KIND: Final = b'"t":"'
 _day_starts: dict[bytes, int] = {}
@@ -101,7 +107,9 @@ def minor(amount: str) -> int:
 
 
 def balance(account: Account, as_of: AsOf) -> bytes:
-    """``balance.json``. The balance is on the account's normal side; what is held on the other side is not available."""
+    """``balance.json``, always of ``BALANCE_BYTES``. The balance is on the account's normal side; what is held on the other
+    side is not available.
+    """
     if account.normal == "debit":
         now, held = account.debits - account.credits, account.held_credits
     else:
@@ -125,18 +133,19 @@ def balance(account: Account, as_of: AsOf) -> bytes:
             "time": as_of.time,
         },
     }
-    return msgspec.json.encode(text) + b"\n"
+    return msgspec.json.encode(text).ljust(BALANCE_BYTES - 1) + b"\n"
 
 
 def account_file(opened: bytes | memoryview, status: str, as_of: AsOf) -> bytes:
-    """``account.json``: what the account was opened with, and its status now."""
+    """``account.json``: what the account was opened with, and its status now. Its size is always the same."""
     entry: dict[str, Any] = msgspec.json.decode(opened)
     text: dict[str, Any] = {"account": entry.pop("account"), "status": status, "opened": entry.pop("time")}
     text["opened_index"] = entry.pop("index")
     del entry["t"]
     text |= entry
     text["as_of"] = {"index": as_of.entry, "seal": as_of.seal, "time": as_of.time}
-    return msgspec.json.encode(text) + b"\n"
+    shown = len(status) + len(str(as_of.entry)) + len(str(as_of.seal))
+    return msgspec.json.encode(text) + b" " * (_STATUS_LETTERS + 2 * _INDEX_DIGITS - shown) + b"\n"
 
 
 def statement_rows(entry: Entry, account: str, normal: str, decimals: int) -> str:

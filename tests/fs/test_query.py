@@ -82,8 +82,10 @@ async def test_every_past_state_is_found_again(ledger: Ledger, monkeypatch: pyte
 
 
 async def test_points_that_are_none(ledger: Ledger) -> None:
-    """Not yet, not ever. SEMANTICS 2.5""" query = Query(ledger) counts = ledger.engine.counts() for name in
-    ("block-0", "block-01", f"block-{counts.blocks + 1}", f"size-{counts.entries + 1}", "tx-1", "size-", "x",
+    """Not yet, not ever. SEMANTICS 2.5"""
+    query = Query(ledger)
+    counts = ledger.engine.counts()
+    for name in ("block-0", "block-01", f"block-{counts.blocks + 1}", f"size-{counts.entries + 1}", "tx-1", "size-", "x",
                  "2026-11-22", "2199-01-01T00:00:00Z", "block-" + "9" * 30):  # fmt: skip
         assert query.point(name) is None, name
     now = query.point(format_time(ledger.clock.now_ns()))

@@ -117,8 +117,8 @@ CASES = {
     "python": Case("python3 -c 'import sys; open(sys.argv[1], \"w\").write(open(sys.argv[2]).read())' $I/$N.json $GOOD",
                    1, True),
     "python-refused": Case(
-        "python3 -c 'import sys\nwith open(sys.argv[1], \"w\") as f: f.write(open(sys.argv[2]).read())' $I/$N.json
-        $POOR", 0, False, code="insufficient_funds"),
+        "python3 -c 'import sys\nwith open(sys.argv[1], \"w\") as f: f.write(open(sys.argv[2]).read())' $I/$N.json $POOR",
+        0, False, code="insufficient_funds"),
     "python-replace": Case('python3 -c "$REPLACED" $I/$N.json $GOOD', 1, True),
     "python-replace-refused": Case('python3 -c "$REPLACED" $I/$N.json $POOR', 0, False, code="insufficient_funds"),
     "bytewise": Case('python3 -c "$BYTEWISE" $I/$N.json $GOOD', 1, True),
@@ -129,9 +129,8 @@ CASES = {
     "second-document": Case('python3 -c "$SECOND" $I/$N.json $GOOD', 1, False, code="already_committed"),
     "mapped": Case('python3 -c "$SHARED_MAP" $I/$N.json 2>&1 | grep "No such device"', 0, True, code="incomplete"),
     # documents and lines from several processes
-    "split-document": Case("{ head -c 30 $GOOD; /bin/cat /dev/null; tail -c +31 $GOOD; } > $I/$N.json; cat
-    $I/$N.json", 1,
-                           True),
+    "split-document": Case("{ head -c 30 $GOOD; /bin/cat /dev/null; tail -c +31 $GOOD; } > $I/$N.json; cat $I/$N.json",
+                           1, True),
     "held-descriptor": Case("exec 3> $I/$N.ndjson; sed -n 1p $LINES >&3; sed -n 2p $LINES >&3; exec 3>&-", 2, True,
                             "$N.ndjson"),
     "lines-group": Case('{ sed -n 1p $LINES; echo; /bin/cat /dev/null; sed -n 2,3p $LINES; } > $I/$N.ndjson', 3, True,
@@ -189,7 +188,7 @@ def _files(shared: Mounted, case: str) -> dict[str, str]:
         "OTHER": json.dumps(pay("2.00", reference=case)) + "\n",
         "POOR": json.dumps(pay("9000000.00", reference=case)) + "\n",
         "BAD": '{"debit":"acc_001",,"credit":"acc_002"}\n',
-        "HALF": json.dumps(pay(reference=case))[:-20],
+        "HALF": '{"debit":"acc_001","credit":"acc_002",',
         "LINE": json.dumps(pay("1.10")) + "\n",
         "LINES": lines([pay("1.00"), pay("2.00"), pay("3.00")]),
         "MANY": lines([pay(f"0.{1 + number % 99:02}") for number in range(2000)]),

@@ -9,6 +9,7 @@ import resource
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Daemon
+from tests.conftest import REPOSITORY, Daemon
 from tests.fuse.conftest import Mounted, lines, pay, with_accounts
 
 GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.ENOENT, errno.EIO)
@@ -149,5 +150,38 @@ def test_who_may_enter(ledger: Mounted, daemons: Callable[..., Daemon], store: P
 
 
 def _as(user: int, group: int, command: str) -> int:
-    return subprocess.run(["sh", "-c", command], user=user, group=group, extra_groups=[], capture_output=True,
-    check=False).returncode
+    return subprocess.run(
+        ["sh", "-c", command], user=user, group=group, extra_groups=[], capture_output=True, check=False
+    ).returncode
+
+
+WITHOUT_NAMES_ONLY = """
+import sys
+from ledgerfsd.vfs import entries
+entries.AVAILABLE = False
+from ledgerfsd.daemon import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_listings_with_another_pyfuse3(store: Path, tmp_path: Path, daemons: Callable[..., Daemon]) -> None:
+    """If names alone cannot be listed, they come with their attributes, and are forgotten again. SEMANTICS 2.9"""
+    daemon = daemons(store)
+    command = [sys.executable, "-c", WITHOUT_NAMES_ONLY, "--store", store, "--mount", daemon.path]
+    daemon.process = subprocess.Popen(command, cwd=REPOSITORY)
+    while not (daemon.path / ".ledgerfs").exists():
+        assert daemon.process.poll() is None
+        time.sleep(0.02)
+    ledger = with_accounts(daemon, tmp_path / "work")
+    ledger.drop("many.ndjson", lines([pay("0.01")] * 3000))
+    expected = [f"tx_{number:04}.json" for number in range(1, ledger.transactions() + 1)]
+    for _ in range(3):
+        assert sorted(os.listdir(ledger / "transactions"), key=lambda name: (len(name), name)) == expected
+        for where, directories, names in os.walk(ledger.path):
+            for name in directories + names:
+                assert os.lstat(os.path.join(where, name)).st_ino
+        Path("/proc/sys/vm/drop_caches").write_text("2\n") if os.getuid() == 0 else None
+    before = ledger.balance("acc_001")
+    ledger.drop("one.json", pay("0.01"))
+    assert ledger.balance("acc_001") != before
+    assert daemon.stop() == 0

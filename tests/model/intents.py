@@ -114,9 +114,10 @@ class Source:
         return {"type": "reverse", "of": f"tx_{self.random.randrange(1, 25):04}"}
 
     def change(self) -> Json:
-        """Freeze, unfreeze (more often: else everything ends frozen) or close."""
+        """Freeze, unfreeze (more often: else everything ends frozen) or close (what payments can do without)."""
         kind = self.random.choice(("freeze", "unfreeze", "unfreeze", "close_account"))
-        return {"type": kind, "account": self.random.choice((*EUROS, "nobody"))}
+        names = ("e", "n.1", "n.2", "pts") if kind == "close_account" else (*EUROS, "nobody")
+        return {"type": kind, "account": self.random.choice(names)}
 
     def account(self) -> Json:
         intent: Json = {
