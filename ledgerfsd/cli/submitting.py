@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import secrets
 import sys
@@ -19,6 +18,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import msgspec
 
 from ledgerfsd import limits
 from ledgerfsd.cli import places
@@ -172,9 +173,10 @@ def _rename_in(chunks: Iterator[bytes], target: Path) -> OSError | None:
 
 
 def _results(receipt: Path) -> Iterator[dict[str, Any]]:
-    with receipt.open("rb") as lines:
+    decode = msgspec.json.Decoder(dict[str, Any]).decode  # a receipt may have as many lines as the file
+    with receipt.open("rb", buffering=CHUNK_BYTES) as lines:
         for line in lines:
-            yield json.loads(line)
+            yield decode(line)
 
 
 def _read(receipt: Path) -> Outcome:

@@ -147,7 +147,7 @@ class Engine:
         step = ffi.new("lfs_progress *")
         while more := lib.lfs_replay(self._handle, REPLAY_STEP_BYTES, step):
             if more < 0:
-                raise DamageError(self._error())
+                raise (DamageError if more == -1 else StoreError)(self._error())
             if progress is not None:
                 progress(step.done_bytes, step.total_bytes)
         self.wakeup_fd: int = lib.lfs_wakeup_fd(self._handle)

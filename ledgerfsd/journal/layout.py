@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -179,10 +179,12 @@ def lock(layout: Layout, *, patience_seconds: int = 0) -> Iterator[None]:
         if not _locked(descriptor, patience_seconds):
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             raise StoreError(f"{layout.root} is in use by process {holder}", hint="unmount it first (ledgerfs umount)")
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # only people read it: on a full disk the lock holds without it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
-        os.ftruncate(descriptor, 0)
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

@@ -277,6 +277,7 @@ class Inbox:
                     refused = refused or error
                     if not isinstance(handle, LinesHandle) or error.code is BY_NAME["busy"]:
                         break
+                    handle.go_on()
             if refused is None or isinstance(handle, LinesHandle):
                 await handle.finish()
         finally:

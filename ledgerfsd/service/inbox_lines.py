@@ -118,6 +118,10 @@ class LinesHandle(InboxHandle):
         if not tell:
             self._unreported = unreported
 
+    def go_on(self) -> None:
+        """What comes next is no repetition, even if it should look like the write that failed."""
+        self._failed = []
+
     async def _flush(self) -> None:
         await self._settle_all(commit=True)
         if self.refused is not None:
@@ -154,7 +158,8 @@ class LinesHandle(InboxHandle):
         lines, pending = body[:cut], body[cut:]
         if len(pending) > limits.INTENT_BYTES_MAX:
             # White space around an intent does not count; inside one it does, so the end is cut only behind a whole one.
-            pending = pending.strip(SPACE) if is_object(pending) else pending.lstrip(SPACE)
+            pending = pending.lstrip(SPACE)
+            pending = pending.rstrip(SPACE) if is_object(pending) else pending
         too_long = len(pending) > limits.INTENT_BYTES_MAX
         if too_long:
             lines, pending = lines + TOO_LONG, b""

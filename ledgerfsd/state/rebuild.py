@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 
+import lmdb
+
 from ledgerfsd import limits
 from ledgerfsd.core.engine import Recovery
+from ledgerfsd.errors import StoreError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.state.opening import Progress, open_store
@@ -18,6 +21,14 @@ def rebuild(layout: Layout, *, segment_bytes: int = limits.SEGMENT_BYTES, progre
     Raises StoreError or DamageError. The journal is not touched, but for the rest of an unfinished batch (zeroed).
     """
     layouts.check(layout)
+    try:
+        return _rebuild(layout, segment_bytes, progress)
+    except (OSError, lmdb.Error) as error:
+        hint = "see to the disk, then rebuild again; journal/ is as it was"
+        raise StoreError(f"{layout.root}: the projections cannot be written: {error}", hint=hint) from None
+
+
+def _rebuild(layout: Layout, segment_bytes: int, progress: Progress | None) -> Recovery:
     # The index first: without its mark nobody trusts what may be left of the other two.
     for directory in (layout.index, layout.hashes, layout.runs):
         shutil.rmtree(directory, ignore_errors=True)

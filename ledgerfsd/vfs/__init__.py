@@ -3,7 +3,8 @@
 Start at ``mount.serve``. What the mount promises stands in docs/SEMANTICS.md, and every paragraph of it has a test.
 
 * ``operations`` one handler a request, no logic of its own; nothing but FUSEError leaves it
-* ``nodes``      inode numbers, computed from what a file is; ``tree`` names, look-up and listings
+* ``nodes``      inode numbers, computed from what a file is; ``tree`` names, look-up and listings;
+  ``entries`` what a listing tells the kernel
 * ``contents``   size, time and bytes of read-only files; ``inbox`` the door to the inbox
 * ``kernel``     what the kernel holds, and telling it what changed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,8 @@ from ledgerfsd.vfs.operations import LedgerOperations
 # pyfuse3 stops reading requests when so many wait, and a close() that waits for the disk is one: 99, its default, would
 # let 99 writers stop every reader.
 TASKS_MAX: Final = 100_000
+# A worker thread that reads a long history must let the loop in: at each request it would else wait 5 ms, Python's default.
+SWITCH_SECONDS: Final = 0.0005
 STOP_SECONDS: Final = limits.WAIT_SECONDS_MAX + 5  # a commit on its way gets its reply; then the mount goes anyway
 
 
@@ -28,6 +31,7 @@ async def serve(
     ``ready`` is called when the mount is there. When cancelled, requests that have begun are answered first. Raises
     LedgerError when it cannot be mounted.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     operations = LedgerOperations(ledger, _invalidate)
     try:
         pyfuse3.init(operations, str(mountpoint), _options(allow_other=allow_other))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ledgerfsd.core.engine import Completion, Engine
 from ledgerfsd.journal.layout import Layout, lock
 from ledgerfsd.journal.stream import Stream
 from ledgerfsd.state import check
+from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.types import Mode, Result
 
 SMALL_SEGMENT = 64 * 1024  # the core takes any size: so a segment is closed every 256 entries of the usual kind
@@ -149,6 +151,18 @@ class Seen:
         names = self.committed.keys() | self.rejected.keys()
         wrong = [name for name in names if self.committed.get(name, 0) + self.rejected.get(name, 0) > 1]
         assert not wrong, f"more than one entry: {wrong}"
+
+
+@contextmanager
+def opened(layout: Layout, *, segment_bytes: int = SMALL_SEGMENT) -> Iterator[OpenStore]:
+    """The store, locked and recovered, with its commit threads running; closed at the end."""
+    with lock(layout):
+        store = open_store(layout, segment_bytes=segment_bytes)
+        try:
+            store.engine.start()
+            yield store
+        finally:
+            store.close()
 
 
 def fsck(layout: Layout, *, quick: bool = False) -> None:

@@ -16,8 +16,7 @@ import pytest
 from ledgerfsd.core.engine import Engine
 from ledgerfsd.errors import BY_NAME, StoreError
 from ledgerfsd.journal import layout as layouts
-from ledgerfsd.journal.layout import Layout, lock
-from ledgerfsd.state.opening import open_store
+from ledgerfsd.journal.layout import Layout
 from tests.crash import stores
 from tests.crash.conftest import Story, Workers
 from tests.crash.stores import SMALL_SEGMENT, Seen
@@ -46,14 +45,11 @@ pytestmark = pytest.mark.slow
 def good(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A store with saved state, shortly before a segment ends."""
     layout = layouts.create(tmp_path_factory.mktemp("good") / "store", stores.LEDGER, segment_bytes=SMALL_SEGMENT)
-    with lock(layout):
-        store = open_store(layout, segment_bytes=SMALL_SEGMENT)
-        store.engine.start()
+    with stores.opened(layout) as store:
         stores.submit(store.engine, stores.ACCOUNTS)
         count = 256 - LEFT - store.engine.counts().entries - 1
         stores.submit(store.engine, [stores.payment(f"good-{number}") for number in range(count)])
         assert store.engine.counts().entries == 256 - LEFT
-        store.close()
     return layout
 
 
@@ -93,7 +89,7 @@ class Bench:
             inject = f"{names}:{FAULTS[fault]}:when={when}{more}"
             story = self._workers.trace(scenario, self.layout.root, self.log, names, inject=inject, **order)
             assert story.get("broken") is None, f"{scenario}, {inject}: {story.events}"
-            self.injected += story.injected
+            self.injected += story.injected + (not story.done)
             yield f"{scenario}, {inject}", story
 
 
@@ -106,21 +102,18 @@ def bench(workers: Workers, good: Layout, tmp_path: Path) -> Iterator[Bench]:
 
 def assert_whole(layout: Layout, story: Story, *, what: str) -> None:
     """What was acknowledged is there once, what was refused is not, and all the rest can be sent again."""
-    with lock(layout):
-        store = open_store(layout, segment_bytes=SMALL_SEGMENT)
+    with stores.opened(layout) as store:
         seen = Seen(layout)
         seen.look()
         seen.assert_once(story.acknowledged)
         seen.assert_absent(story.refused)
         seen.assert_no_doubles()
         assert seen.entries >= 256 - LEFT or not story.sent, what
-        store.engine.start()
         again = [*story.refused, *story.open, "one-more"]
         accounts = stores.submit(store.engine, stores.ACCOUNTS)
         found = stores.submit(store.engine, [stores.payment(name) for name in again])
         assert [result.code for result in accounts + found] == [0] * len(accounts + found), what
-        store.close()
-        assert store.projector.trouble == "", what
+    assert store.projector.trouble == "", what
     seen.look()
     seen.assert_once(story.acknowledged + again)
     seen.assert_no_doubles()

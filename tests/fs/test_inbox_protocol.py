@@ -353,6 +353,19 @@ async def test_renames_commit(drops: Drops) -> None:
     assert drops.inbox.staged == 0
 
 
+async def test_a_renamed_file_of_equal_lines(drops: Drops, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece that looks like the one before, which was refused in part, is another one all the same. SEMANTICS 6.2"""
+    line = lines(pay("1.00", "b", "a"))
+    monkeypatch.setattr(inboxes, "RENAME_PIECE", 2 * len(line))
+    await feed(drops, "fund.json", [packed(pay("3.00"))])
+    await feed(drops, "equal.tmp", [line * 8])
+    with pytest.raises(Refused) as refused:
+        await drops.inbox.rename(Area.INBOX, b"equal.tmp", Area.INBOX, b"equal.ndjson", replace=True)
+    assert refused.value.code.name == "insufficient_funds"
+    assert drops.codes("equal.ndjson") == ["ok"] * 3 + ["insufficient_funds"] * 5
+    assert [found["line"] for found in drops.receipt("equal.ndjson")] == list(range(1, 9))
+
+
 async def test_refused_renames_leave_the_file(drops: Drops) -> None:
     """SEMANTICS 6.2"""
     before = drops.transactions

@@ -54,7 +54,7 @@ int lfs_load_page(lfs_engine *e, uint32_t page, const uint8_t *bytes, size_t len
 int lfs_load_table(lfs_engine *e, const char *name, const uint8_t *bytes, size_t len);
 /* After the pages: names and ids into their tables. */
 int lfs_load_done(lfs_engine *e);
-/* Replay about `bytes` of the journal. Returns 1 while there is more, 0 at the end, -1 on damage. */
+/* Replay about `bytes` of the journal. Returns 1 while there is more, 0 at the end, -1 on damage, -2 when the disk fails. */
 int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress);
 int lfs_engine_start(lfs_engine *e);
 void lfs_engine_stop(lfs_engine *e);

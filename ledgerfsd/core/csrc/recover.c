@@ -414,7 +414,7 @@ int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress) {
     *progress = (lfs_progress){e->replayed, e->cut_bytes, e->stream_end, e->total_bytes};
     if (more == 1) return 1;
     const char *advice = "; nothing was changed; restore journal/ from a backup";
-    if (more == -2) return -1;
+    if (more == -2) return -2;
     uint32_t damaged = good.segment;
     while (damaged + 1 < e->n_segments && e->segments[damaged + 1].first_index <= bad) damaged++;
     unsigned long long name = e->segments[damaged].first_index;
@@ -423,7 +423,7 @@ int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress) {
         return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s, and sealed batches follow: the journal is damaged%s", name,
                             (unsigned long long)bad, why ? why : "the stream ends here", advice);
     if (!e->counts.blocks) return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s%s", name, (unsigned long long)bad, why ? why : "empty", advice);
-    if (cut_tail(e, good.segment, good.at) || close_segments(e)) return -1;
+    if (cut_tail(e, good.segment, good.at) || close_segments(e)) return -2;
     memcpy(e->published, e->ledger.state, e->ledger.n_accounts * sizeof *e->published);
     for (uint64_t page = 0; e->replayed && page <= e->ledger.n_accounts / 64; page++) e->dirty[page >> 6] |= 1ull << (page & 63);
     progress->cut_bytes = e->cut_bytes;

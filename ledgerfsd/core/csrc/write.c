@@ -88,18 +88,22 @@ static int write_out(lfs_engine *e, lfs_group *g, uint32_t n, int *begun) {
     return 0;
 }
 
-/* A batch whose write or sync failed may lie whole in the page cache: overwrite it, so that a restart does not find what close() refused. Best
- * effort: when this fails too, recovery decides. */
-static void withdraw(lfs_engine *e, const lfs_group *g) {
+/* A batch whose write or sync failed may lie whole in the page cache, or on the disk: overwrite it (or cut it off), so that a restart does not
+ * find what close() refused. 0: it is gone for good; else recovery decides. */
+static int withdraw(lfs_engine *e, const lfs_group *g) {
     uint8_t *zeros = calloc(1, g->used);
-    for (uint32_t i = e->n_segments; zeros && i-- > 0;) {
+    int failed = 0;
+    for (uint32_t i = e->n_segments; i-- > 0;) {
         const lfs_segment *s = &e->segments[i];
         uint64_t begin = e->stream_end > s->base ? e->stream_end : s->base, end = e->stream_end + g->used;
         if (i + 1 < e->n_segments && end > e->segments[i + 1].base) end = e->segments[i + 1].base;
-        if (end > begin && lfs_write_all(s->fd, zeros, end - begin, begin - s->base) == 0) fdatasync(s->fd);
+        if (end > begin && (!zeros || lfs_write_all(s->fd, zeros, end - begin, begin - s->base)) &&
+            ftruncate(s->fd, (off_t)(begin - s->base))) failed = 1;
+        if (fdatasync(s->fd)) failed = 1;
         if (s->base <= e->stream_end) break;
     }
     free(zeros);
+    return failed;
 }
 
 static void publish(lfs_engine *e, const lfs_group *g, uint32_t n) {
@@ -137,8 +141,8 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
     if (write_out(e, g, n, &begun)) {
         int full = errno == ENOSPC;
         snprintf(why, 256, "journal/ cannot be written: %s", strerror(errno));
-        if (begun) withdraw(e, g);
-        return full || !begun ? LFS_READ_ONLY : LFS_STORAGE_ERROR;
+        int uncertain = begun && withdraw(e, g);
+        return uncertain || (begun && !full) ? LFS_STORAGE_ERROR : LFS_READ_ONLY;
     }
     /* Durable. If we stop here: the next start finds the batch and projects it. */
     for (uint32_t i = 0; i < n; i++) e->offset_room[i] = e->stream_end + g->start[i];
