@@ -103,11 +103,22 @@ def run(config: Config) -> int:
         store = _recover(layout, config)
         try:
             trio.run(_serve, config, store, mountpoint)
+        except BaseExceptionGroup as group:
+            # A nursery wraps what ends it; the user is told the fault itself.
+            faults, _ = group.split(LedgerError)
+            if faults is None:
+                raise
+            raise _first(faults) from None
         finally:
             notify(STOPPING=1, STATUS="finishing what is queued")
             store.close()
         log.info("stopped", unsaved=store.projector.trouble or None)
         return 0 if not store.engine.failure else 1
+
+
+def _first(group: BaseExceptionGroup[LedgerError]) -> LedgerError:
+    fault = group.exceptions[0]
+    return _first(fault) if isinstance(fault, BaseExceptionGroup) else fault
 
 
 def _recover(layout: layouts.Layout, config: Config) -> OpenStore:
