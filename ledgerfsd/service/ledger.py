@@ -19,7 +19,6 @@ from ledgerfsd.core.engine import Completion, Engine
 from ledgerfsd.errors import BY_NAME, Refused
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.service.metrics import Metrics
-from ledgerfsd.service.quiet import quietly
 from ledgerfsd.types import Counts, Mode
 
 log = structlog.get_logger()
@@ -178,4 +177,4 @@ class Ledger:
             try:
                 tell(change)
             except Exception:
-                quietly(log.exception, "a reader could not be told of a commit")
+                log.exception("a reader could not be told of a commit")

@@ -23,7 +23,6 @@ import structlog
 
 from ledgerfsd import limits
 from ledgerfsd.clock import format_date, format_time, parse_time
-from ledgerfsd.service.quiet import quietly
 from ledgerfsd.service.receipt_text import Outcome, ReceiptText
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ class Receipts:
             offset = self._append(file_name, record)
         except OSError as error:
             if not self.failure:
-                quietly(log.warning, "receipts cannot be written; commits go on", file=file_name, error=str(error))
+                log.warning("receipts cannot be written; commits go on", file=file_name, error=str(error))
             self.failure = f"receipts/{file_name}: {error.strerror or error}"
             self._metrics.receipts_failed.inc()
             return record
@@ -207,7 +206,7 @@ class Receipts:
             record = part if isinstance(part, bytes) else _read(self._directory / part[0], part[1], part[2])
             return [_outcome(stored) for stored in msgspec.json.decode(record, type=_Record).results]
         except (OSError, msgspec.DecodeError) as error:
-            quietly(log.warning, "a receipt cannot be read", part=part[:2], error=str(error))
+            log.warning("a receipt cannot be read", part=part[:2], error=str(error))
             return []
 
     def _load(self) -> None:
@@ -230,7 +229,7 @@ class Receipts:
                 try:
                     self._load_record(msgspec.json.decode(line, type=_Record), (path.name, offset, len(line)))
                 except (msgspec.DecodeError, ValueError, KeyError, TypeError):
-                    quietly(log.warning, "passed over a line that is no receipt", file=path.name, offset=offset)
+                    log.warning("passed over a line that is no receipt", file=path.name, offset=offset)
                 offset += len(line)
 
     def _load_record(self, record: _Record, part: Part) -> None:

@@ -8,5 +8,5 @@ saved), ``rebuild`` and ``check``. Invariants:
 * The mark in LMDB is committed after ``hashes/`` and ``runs/`` up to it are durable, in one transaction with the pages.
 * The LMDB environment is opened once in the process and written by one thread (LMDB's rule, py-lmdb's too).
 
-Only this room imports lmdb, and only in ``store``; no trio.
+Only this room imports lmdb (``store`` uses it, the others know its errors); no trio.
 """

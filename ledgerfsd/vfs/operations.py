@@ -27,7 +27,6 @@ from ledgerfsd.service.inbox import Inbox
 from ledgerfsd.service.inbox_handles import InboxHandle
 from ledgerfsd.service.ledger import Ledger
 from ledgerfsd.service.query import Query
-from ledgerfsd.service.quiet import quietly
 from ledgerfsd.service.receipts import Receipts
 from ledgerfsd.service.status import Status
 from ledgerfsd.vfs import entries, handles, nodes
@@ -64,7 +63,7 @@ def answer(handler: Handler[P, R]) -> Handler[P, R]:
             # EINVAL makes mv say that a file is moved into itself.
             raise FUSEError(error.errno if error.errno and error.errno != errno.EINVAL else errno.EIO) from None
         except Exception:
-            quietly(log.exception, "request failed", request=handler.__name__, arguments=repr(args)[:200])
+            log.exception("request failed", request=handler.__name__, arguments=repr(args)[:200])
             self.ledger.metrics.faults.inc()
             raise FUSEError(errno.EIO) from None
 
