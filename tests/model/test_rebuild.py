@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY, SEGMENT_BYTES, Daemon
 from tests.fuse.conftest import Mounted, lines, pay, with_accounts
 
 # Made by the process, not by the ledger: what the daemon says of itself, and the files dropped into it.
-OWN = {"inbox", "receipts", ".ledgerfs/status.json", ".ledgerfs/metrics.prom"}
+OWN = {"inbox", "receipts", ".ledgerfs/health", ".ledgerfs/status.json", ".ledgerfs/metrics.prom"}
 
 
 def everything(ledger: Mounted) -> None:
