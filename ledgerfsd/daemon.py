@@ -8,6 +8,7 @@ queued; save the projection; close. Whatever happens, what was acknowledged is i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -83,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LedgerError as error:
         text = f"{error}; {error.hint}" if error.hint else str(error)
         notify(STATUS=f"failed: {text}", EXIT_STATUS=error.exit_code)
-        print(f"ledgerfsd: {text}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the log may lie on the full disk that this is about
+            print(f"ledgerfsd: {text}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

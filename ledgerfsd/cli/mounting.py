@@ -111,7 +111,8 @@ def _background(command: list[str], layout: Layout | None) -> tuple[int, str]:
         listener.settimeout(POLL_SECONDS)
         log: Any = subprocess.DEVNULL
         if layout is not None:
-            log = files.enter_context((layout.root / LOG_NAME).open("ab"))
+            with contextlib.suppress(OSError):  # a full or read-only disk: mounted without a log it can still be read
+                log = files.enter_context((layout.root / LOG_NAME).open("ab"))
         daemon = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -189,6 +190,20 @@ def read_trace(log: Path) -> tuple[int, Counter[tuple[str, str]]]:
         if found and " resumed" not in found[0]:
             calls[found[1], found[2]] += 1
     return injected, calls
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A place for stores that are opened thousands of times: in memory where that can be had.
+
+    A killed process loses nothing that the kernel has taken from it, so for that it makes no difference where files are.
+    """
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path_factory.mktemp("room")
+        return
+    with tempfile.TemporaryDirectory(prefix="ledgerfs-crash-", dir=memory) as path:
+        yield Path(path)
 
 
 @pytest.fixture(scope="session")

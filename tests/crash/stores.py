@@ -1,4 +1,4 @@
-"""What the crash tests share: intents that follow from their ids, stores to spoil, and what a journal says happened.
+"""What the crash tests share: stores to spoil, and what a journal says happened.
 
 The journal is read here by ``journal/stream.py`` (plain Python), never by the core that wrote it.
 """
@@ -19,41 +19,10 @@ from ledgerfsd.journal.stream import Stream
 from ledgerfsd.state import check
 from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.types import Mode, Result
+from tests.crash.intents import ACCOUNTS, lines, payment
 
 SMALL_SEGMENT = 64 * 1024  # the core takes any size: so a segment is closed every 256 entries of the usual kind
 LEDGER = "ledger.example/crash"
-
-ACCOUNTS: list[dict[str, Any]] = [
-    {"type": "open_account", "id": "open-bank", "account": "bank", "class": "safeguarding_asset", "currency": "EUR"},
-    {
-        "type": "open_account",
-        "id": "open-rich",
-        "account": "rich",
-        "class": "customer_liability",
-        "currency": "EUR",
-        "initial_balance": "1000000000.00",
-    },
-    {"type": "open_account", "id": "open-a", "account": "a", "class": "customer_liability", "currency": "EUR"},
-    {"type": "open_account", "id": "open-b", "account": "b", "class": "customer_liability", "currency": "EUR"},
-    {"type": "open_account", "id": "open-poor", "account": "poor", "class": "customer_liability", "currency": "EUR"},
-]
-
-
-def payment(name: str) -> dict[str, Any]:
-    """The intent of this id. Its content follows from the id, so that it can be sent again as it was.
-
-    An id that begins with ``no-`` asks for more than there is: it is refused with insufficient_funds.
-    """
-    number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big")
-    if name.startswith("no-"):
-        return {"id": name, "debit": "poor", "credit": "a", "amount": f"{number % 1000 + 1}.00"}
-    credit = "ab"[number % 2]
-    return {"id": name, "debit": "rich", "credit": credit, "amount": f"0.{number % 99 + 1:02}"}
-
-
-def lines(intents: Iterable[dict[str, Any]]) -> bytes:
-    """NDJSON."""
-    return b"".join(json.dumps(intent).encode() + b"\n" for intent in intents)
 
 
 def submit(engine: Engine, intents: Sequence[dict[str, Any]], *, mode: Mode = Mode.EACH) -> list[Result]:

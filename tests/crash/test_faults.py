@@ -19,6 +19,7 @@ from ledgerfsd.journal import layout as layouts
 from ledgerfsd.journal.layout import Layout
 from tests.crash import stores
 from tests.crash.conftest import Story, Workers
+from tests.crash.intents import ACCOUNTS, payment
 from tests.crash.stores import SMALL_SEGMENT, Seen
 
 CALLS = {
@@ -42,13 +43,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def good(room: Path) -> Layout:
     """A store with saved state, shortly before a segment ends."""
-    layout = layouts.create(tmp_path_factory.mktemp("good") / "store", stores.LEDGER, segment_bytes=SMALL_SEGMENT)
+    layout = layouts.create(room / "good", stores.LEDGER, segment_bytes=SMALL_SEGMENT)
     with stores.opened(layout) as store:
-        stores.submit(store.engine, stores.ACCOUNTS)
+        stores.submit(store.engine, ACCOUNTS)
         count = 256 - LEFT - store.engine.counts().entries - 1
-        stores.submit(store.engine, [stores.payment(f"good-{number}") for number in range(count)])
+        stores.submit(store.engine, [payment(f"good-{number}") for number in range(count)])
         assert store.engine.counts().entries == 256 - LEFT
     return layout
 
@@ -94,8 +95,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(workers: Workers, good: Layout, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(workers, good, tmp_path)
+def bench(workers: Workers, good: Layout, room: Path) -> Iterator[Bench]:
+    made = Bench(workers, good, room)
     yield made
     assert made.injected, "nothing was tampered with: the test has shown nothing"
 
@@ -110,8 +111,8 @@ def assert_whole(layout: Layout, story: Story, *, what: str) -> None:
         seen.assert_no_doubles()
         assert seen.entries >= 256 - LEFT or not story.sent, what
         again = [*story.refused, *story.open, "one-more"]
-        accounts = stores.submit(store.engine, stores.ACCOUNTS)
-        found = stores.submit(store.engine, [stores.payment(name) for name in again])
+        accounts = stores.submit(store.engine, ACCOUNTS)
+        found = stores.submit(store.engine, [payment(name) for name in again])
         assert [result.code for result in accounts + found] == [0] * len(accounts + found), what
     assert store.projector.trouble == "", what
     seen.look()
@@ -133,7 +134,7 @@ def assert_says_why(good: Layout, story: Story) -> None:
         assert re.search(r"(journal|runs|hashes)/.*: (Input/output error|No space left on device)$", failure), failure
         assert story.get("last") == "seal/1"
         paid = [*(f"good-{number}" for number in range(good_payments(good))), *story.acknowledged]
-        assert story.get("debits") == sum(int(stores.payment(name)["amount"].replace(".", "")) for name in paid)
+        assert story.get("debits") == sum(int(payment(name)["amount"].replace(".", "")) for name in paid)
 
 
 def good_payments(good: Layout) -> int:
@@ -189,7 +190,7 @@ def torn_behind_saved_state(bench: Bench) -> None:
     engine = Engine(bench.layout.root, segment_bytes=SMALL_SEGMENT)
     engine.start()
     for number in range(2):
-        stores.submit(engine, [stores.payment(f"late-{number}-{each}") for each in range(LEFT)])
+        stores.submit(engine, [payment(f"late-{number}-{each}") for each in range(LEFT)])
     engine.close()
     tear(bench.layout)
 

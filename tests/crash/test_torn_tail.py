@@ -5,10 +5,8 @@ The store is spoiled byte by byte and opened by the engine as at any start, with
 
 from __future__ import annotations
 
-import os
 import random
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from ledgerfsd.errors import DamageError
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.journal.stream import Stream
 from tests.crash import stores
+from tests.crash.intents import ACCOUNTS, payment
 from tests.crash.stores import SMALL_SEGMENT, Batch
 
 PAGE = 4096
@@ -92,7 +91,7 @@ class Torn:
         before = engine.counts()
         engine.start()
         names = [f"again-{number}" for number in range(self.last.seal - self.last.first)]
-        found = stores.submit(engine, [stores.payment(name) for name in names])
+        found = stores.submit(engine, [payment(name) for name in names])
         assert [result.code for result in found] == [0] * len(names)
         engine.close()
         again = self.open()
@@ -103,17 +102,6 @@ class Torn:
         seen.look()
         seen.assert_once(names)
         assert seen.entries == counts.entries
-
-
-@pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """In memory where that can be had: here files are opened ten thousand times, and no sync is at stake."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path_factory.mktemp("torn")
-        return
-    with tempfile.TemporaryDirectory(prefix="ledgerfs-torn-", dir=memory) as path:
-        yield Path(path)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +119,7 @@ def wide(room: Path) -> Torn:
 def crossing(root: Path, before: int, after: int) -> Torn:
     """A last batch of which so many entries stand in one segment and so many (the seal among them) in the next."""
     bundle = 256
-    opened = 2 + len(stores.ACCOUNTS) + 2 + 1  # genesis, the opening transaction with its account, the seals
+    opened = 2 + len(ACCOUNTS) + 2 + 1  # genesis, the opening transaction with its account, the seals
     torn = Torn.of(stores.make(root, [bundle - before - opened - 1, before + after - 1]))
     assert (torn.last.first, torn.last.seal) == (bundle - before, bundle + after - 1)
     return torn
@@ -399,7 +387,7 @@ def test_user_text_cannot_pass_for_a_seal(room: Path) -> None:
     later = seal.decode().replace('"height":3', '"height":9').replace('"first":', '"first":9')
     engine = Engine(root, segment_bytes=SMALL_SEGMENT)
     engine.start()
-    forged = [stores.payment(f"forged-{n}") | {"metadata": {"x": later, "y": [later] * 9}} for n in range(3)]
+    forged = [payment(f"forged-{n}") | {"metadata": {"x": later, "y": [later] * 9}} for n in range(3)]
     assert {result.code for result in stores.submit(engine, forged)} == {0}
     engine.close()
     torn = Torn.of(layout)

@@ -15,6 +15,7 @@ import random
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.state.rebuild import rebuild
 from ledgerfsd.types import Mode
 from tests.crash import stores
+from tests.crash.intents import lines, payment
 
 PR_SET_PTRACER = 0x59616D61
 PR_SET_PTRACER_ANY = ctypes.c_ulong(-1)
@@ -76,7 +78,7 @@ def commit(job: Job) -> None:
         store.engine.start()
         for names in job.order["batches"]:
             job.tell(sent=names)
-            found = stores.submit(store.engine, [stores.payment(name) for name in names])
+            found = stores.submit(store.engine, [payment(name) for name in names])
             job.tell(answers=answers(names, [result.code for result in found]))
             store.projector.attempt()
         engine = store.engine
@@ -113,7 +115,7 @@ def load(job: Job) -> None:
                     number += len(names)
                     names = [f"no-{name}" if chance.random() < 0.1 else name for name in names]
                 job.tell(sent=names)
-                data = stores.lines(map(stores.payment, names))
+                data = lines(map(payment, names))
                 ticket = store.engine.submit(data, source=b"load.ndjson", first_line=1, mode=Mode.EACH)
                 names_of[ticket] = names
             for completion in wait(store):
@@ -131,9 +133,10 @@ def wait(store: OpenStore) -> list[Completion]:
 
 
 def save_without_end(store: OpenStore) -> None:
-    """What the projector does once a second, without a pause."""
+    """What the projector does once a second, almost without a pause."""
     while True:
         store.projector.attempt()
+        time.sleep(0.005)
 
 
 SCENARIOS: dict[str, Callable[[Job], None]] = {

@@ -1,8 +1,8 @@
 """Writers and readers of one mount, each a process, for ``test_coherence``.
 
-Run as ``python -m tests.model.coherent ROLE MOUNT BOARD WRITER SLOT``. Writer w pays one cent after the other to account
-``w<w>`` and says on the board how many have been acknowledged, as soon as it knows. So whoever has read the board and then
-reads the account must find at least as many cents. At its end every process prints what was wrong, as a JSON list.
+Run as ``python -m tests.model.coherent ROLE MOUNT BOARD WRITER SLOT ACCOUNT``. Writer w pays one cent after the other to each
+account ``w<w>.<role of a reader>`` and says on the board how many have been acknowledged, as soon as it knows. So whoever has
+read the board and then reads an account must find at least as many cents. At its end every process prints a ``Report``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import mmap
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.model.board import Board
 
+READERS = ("reopened", "kept", "mapped", "tail")
 STOP = 0  # slot: not 0 when all are to end
 ACKNOWLEDGED = 1  # slot of writer 0; then those of the others
 WRITERS = 2
@@ -25,8 +27,22 @@ WRONG_MAX = 5
 LIST_EVERY = 20
 
 
+@dataclass
+class Report:
+    """What a process found."""
+
+    wrong: list[str] = field(default_factory=list)
+    behind: list[str] = field(default_factory=list)  # looks that showed less than had been acknowledged
+
+
 def cents(amount: str) -> int:
     return int(amount.replace(".", ""))
+
+
+def cents_in(entry: dict[str, Any], account: str) -> int:
+    """What a transaction left in an account."""
+    found = [posting["credits"] for posting in entry.get("postings", ()) if posting["account"] == account]
+    return cents(found[0]) if found else 0
 
 
 class Writer:
@@ -36,12 +52,15 @@ class Writer:
         self.mount = mount
         self.board = board
         self.number = number
-        self.directory = mount / f"accounts/w{number}"
+        self.accounts = [f"w{number}.{role}" for role in READERS]
+        self.directory = mount / "accounts" / self.accounts[0]
         self.log = os.open(self.directory / "tx.log", os.O_RDONLY)
         self.size = os.fstat(self.log).st_size
 
     def intent(self) -> str:
-        return json.dumps({"debit": "float", "credit": f"w{self.number}", "amount": "0.01"})
+        postings = [{"account": account, "side": "credit", "amount": "0.01"} for account in self.accounts]
+        postings.append({"account": "float", "side": "debit", "amount": f"0.{len(postings):02}"})
+        return json.dumps({"type": "transaction", "postings": postings})
 
     def documents(self) -> Iterator[None]:
         """A file for each payment."""
@@ -58,13 +77,13 @@ class Writer:
             os.write(fd, self.intent().encode() + b"\n")
             yield
 
-    def run(self, payments: Iterator[None]) -> Iterator[str]:
+    def run(self, payments: Iterator[None], report: Report) -> None:
         """Pay until told to stop."""
         slot = ACKNOWLEDGED + self.number
         for _ in payments:
             self.board[slot] += 1
-            yield from self._look(self.board[slot])
-            if self.board[STOP]:
+            report.wrong += self._look(self.board[slot])
+            if self.board[STOP] or report.wrong:
                 return
 
     def _look(self, paid: int) -> Iterator[str]:
@@ -75,7 +94,7 @@ class Writer:
             return
         self.size = size
         entry = json.loads(line)
-        if cents(entry["postings"][1]["credits"]) != paid:
+        if cents_in(entry, self.accounts[0]) != paid:
             yield f"after {paid} payments tx.log ends with {entry}"
         name = f"tx_{entry['tx']:04}.json"
         if (self.mount / "transactions" / name).read_bytes() + b"\n" != line:
@@ -87,15 +106,16 @@ class Writer:
 class Reader:
     """Reads what a writer's account has, in one way. A look gives the cents."""
 
-    def __init__(self, mount: Path, number: int) -> None:
-        self.path = mount / f"accounts/w{number}/balance.json"
-        self.log = mount / f"accounts/w{number}/tx.log"
+    def __init__(self, mount: Path, account: str) -> None:
+        self.account = account
+        self.path = mount / f"accounts/{account}/balance.json"
         self.fd = os.open(self.path, os.O_RDONLY)
-        self.log_fd = os.open(self.log, os.O_RDONLY)
+        self.log = os.open(mount / f"accounts/{account}/tx.log", os.O_RDONLY)
         self.map = mmap.mmap(self.fd, 0, prot=mmap.PROT_READ)
 
     @staticmethod
     def _credits(text: bytes) -> int:
+        assert text.startswith(b"{") and text.endswith(b"\n"), text
         balance: dict[str, Any] = json.loads(text)
         # Two numbers of the file that come of the same state.
         assert balance["balance"] == balance["credits"], balance
@@ -124,39 +144,41 @@ class Reader:
 
     def tail(self) -> int:
         """The end of the log, by its size."""
-        size = os.fstat(self.log_fd).st_size
+        size = os.fstat(self.log).st_size
         start = max(0, size - 2048)
-        lines = os.pread(self.log_fd, size - start, start).split(b"\n")
-        assert lines[-1] == b"", lines
-        entry = json.loads(lines[-2])
-        return cents(entry["postings"][1]["credits"]) if "postings" in entry else 0
+        lines = os.pread(self.log, size - start, start).split(b"\n")
+        assert len(lines) > 1 and lines[-1] == b"" and b"\0" not in lines[-2], lines
+        return cents_in(json.loads(lines[-2]), self.account)
 
 
-def read(look: Callable[[], int], board: Board, number: int, slot: int) -> Iterator[str]:
-    """Look until told to stop: never less than was acknowledged before, never more than can have been paid after."""
-    while not board[STOP]:
+def read(look: Callable[[], int], board: Board, number: int, slot: int, report: Report) -> None:
+    """Look until told to stop."""
+    last = 0
+    while not board[STOP] and len(report.wrong) < WRONG_MAX:
         least = board[ACKNOWLEDGED + number]
         try:
             found = look()
         except (ValueError, AssertionError) as error:
-            yield f"torn: {error!r}"
+            report.wrong.append(f"torn: {error!r}")
             continue
         most = board[ACKNOWLEDGED + number] + 1  # one may be acknowledged and not on the board yet
-        if not least <= found <= most:
-            yield f"{found} cents, but {least} were acknowledged before and {most} can have been paid after"
+        if found > most or found < last:
+            report.wrong.append(f"{found} cents after {last}, and {most} can have been paid")
+        if found < least:
+            report.behind.append(f"{found} cents, but {least} had been acknowledged")
+        last = found
         board[slot] += 1
 
 
 def main() -> None:
-    role, mount, path, writer, slot = sys.argv[1:]
-    board, number = Board(Path(path)), int(writer)
-    if role in ("documents", "lines"):
-        client = Writer(Path(mount), board, number)
-        found = client.run(getattr(client, role)())
+    role, mount, path, writer, slot, account = sys.argv[1:]
+    board, number, report = Board(Path(path)), int(writer), Report()
+    if role in READERS:
+        read(getattr(Reader(Path(mount), account), role), board, number, int(slot), report)
     else:
-        found = read(getattr(Reader(Path(mount), number), role), board, number, int(slot))
-    wrong = [text for _, text in zip(range(WRONG_MAX), found, strict=False)]
-    print(json.dumps(wrong), flush=True)
+        client = Writer(Path(mount), board, number)
+        client.run(getattr(client, role)(), report)
+    print(json.dumps(asdict(report)), flush=True)
 
 
 if __name__ == "__main__":

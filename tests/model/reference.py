@@ -41,7 +41,9 @@ class Submission:
         if self.name.endswith(".json"):
             return [(self.data, 1, Mode.DOCUMENT)]
         if self.dry_run:
-            return [(self.data, 1, Mode.EACH)]  # each line is judged as if those before it in the same write had counted
+            return [
+                (self.data, 1, Mode.EACH)
+            ]  # each line is judged as if those before it in the same write had counted
         lines = self.data.removesuffix(b"\n").split(b"\n")
         if self.area == "atomic":
             header = lines[0].startswith(b'{"count"')

@@ -46,9 +46,13 @@ def way_for(submission: Submission, draw: random.Random) -> str:
     if submission.area == "atomic" and not submission.data.startswith(b'{"count"'):
         return draw.choice(RENAMING)
     texts = [text for text, _, mode in submission.units() if mode is not Mode.ATOMIC]
-    whole = submission.dry_run or submission.data in MALFORMED or any(
-        isinstance(found, Refusal) and found.code <= LAST_SYNTAX_CODE and not _is_array(submission)
-        for found in map(judge, texts)
+    whole = (
+        submission.dry_run
+        or submission.data in MALFORMED
+        or any(
+            isinstance(found, Refusal) and found.code <= LAST_SYNTAX_CODE and not _is_array(submission)
+            for found in map(judge, texts)
+        )
     )
     ways = sorted(SHELLS if draw.random() < SHELL_SHARE else CALLS)
     return draw.choice([way for way in ways if way in AT_ONCE or not whole])

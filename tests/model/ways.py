@@ -105,7 +105,9 @@ def _shell(script: str) -> Way:
         if done.returncode == 0:
             return 0
         # The first that it complains of; "No such device" stands in "No such device or address", so the longest.
-        words = [(-done.stderr.index(text), len(text), number) for text, number in _ERRORS.items() if text in done.stderr]
+        words = [
+            (-done.stderr.index(text), len(text), number) for text, number in _ERRORS.items() if text in done.stderr
+        ]
         assert words, done
         return max(words)[2]
 

@@ -1,0 +1,132 @@
+"""A ledger of the benchmarks' own: its store, its daemon, its mount."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from bench import workload
+from bench.measure import REPOSITORY
+
+READY_SECONDS: Final = 600
+DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
+
+
+class Mounted:
+    """A store below ``directory`` and the daemon that serves it. ``with Mounted(...) as ledger`` starts and removes it."""
+
+    def __init__(self, directory: Path, accounts: int = 0) -> None:
+        self.store = directory / "store"
+        self.mount = directory / "mount"
+        self._directory = directory
+        self._accounts = accounts
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Mounted:
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.mkdir(parents=True)
+        self.store_command("init", "--ledger", "ledger.example/bench")
+        self.start()
+        if self._accounts:
+            copy(workload.open_accounts(self._accounts), self.mount / "inbox" / "accounts.ndjson")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._detach()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def store_command(self, name: str, *options: str) -> None:
+        """Run ``ledgerfs NAME --store …``. Raises CalledProcessError."""
+        command = [sys.executable, "-m", "ledgerfsd.cli.main", name, "--store", str(self.store), *options]
+        subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+
+    def start(self) -> float:
+        """Start the daemon; seconds until the mount answers."""
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "ledgerfsd",
+            "--store",
+            self.store,
+            "--mount",
+            self.mount,
+            "--log-level",
+            "warning",
+        ]
+        began = time.perf_counter()
+        self._process = subprocess.Popen(command, cwd=REPOSITORY)
+        while not (self.mount / ".ledgerfs" / "version").exists():
+            if self._process.poll() is not None or time.perf_counter() - began > READY_SECONDS:
+                raise RuntimeError(f"ledgerfsd did not become ready (exit code {self._process.poll()})")
+            time.sleep(0.001)
+        return time.perf_counter() - began
+
+    def stop(self) -> None:
+        """A clean stop."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        if self._process.wait(READY_SECONDS):
+            raise RuntimeError("ledgerfsd did not stop cleanly")
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._detach()
+
+    def status(self) -> dict[str, Any]:
+        """status.json."""
+        found: dict[str, Any] = json.loads((self.mount / ".ledgerfs" / "status.json").read_bytes())
+        return found
+
+    def transactions(self) -> int:
+        """How many the ledger has."""
+        return int(self.status()["transactions"])
+
+    def memory(self) -> tuple[float, float]:
+        """MiB of the daemon: its own (anonymous), and of mapped files, which the kernel takes back when it needs them."""
+        assert self._process is not None
+        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        sizes = {
+            line.split(":")[0]: int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("Rss")
+        }
+        return sizes["RssAnon"], sizes["RssFile"] + sizes["RssShmem"]
+
+    def processor_seconds(self) -> float:
+        """What the daemon has used so far, of all processors."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _detach(self) -> None:
+        subprocess.run(["fusermount3", "-u", "-q", "-z", self.mount], check=False, capture_output=True)
+
+
+def copy(pieces: Any, path: Path) -> None:
+    """Write pieces of bytes to an inbox file. Raises OSError when one is refused."""
+    with path.open("wb", buffering=0) as file:
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[file.write(view) :]
+
+
+def drop_caches() -> bool:
+    """Let the kernel forget files, names and attributes, ours and everybody's. False when we may not."""
+    os.sync()
+    try:
+        DROP_CACHES.write_text("3\n")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,49 @@
+"""Hands files of intents to the engine and prints how long it took. Run by ``ndjson.py`` as a process of its own.
+
+usage: python -m bench.direct DIRECTORY ACCOUNTS FILE...
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from bench import workload
+from ledgerfsd.core.engine import Engine
+from ledgerfsd.journal import layout
+from ledgerfsd.types import Mode
+
+INFLIGHT: Final = 4 * 2**20  # as much as one file of the inbox may have on its way
+
+
+def main(directory: Path, accounts: int, files: list[Path]) -> None:
+    """Open a new store with the accounts, submit the files, wait until all is durable."""
+    shutil.rmtree(directory, ignore_errors=True)
+    engine = Engine(layout.create(directory, "ledger.example/bench").root)
+    engine.start()
+    for number, piece in enumerate(workload.open_accounts(accounts)):
+        engine.submit(piece, source=b"accounts.ndjson", first_line=1 + 1_000_000 * number, mode=Mode.EACH)
+    engine.drain()
+    before = engine.counts().transactions
+    bodies = [(path.name.encode(), path.read_bytes()) for path in files]
+    began, used = time.perf_counter(), time.process_time()
+    for name, body in bodies:
+        engine.submit(body, source=name, first_line=1, mode=Mode.EACH)
+        while engine.inflight_bytes > INFLIGHT:
+            time.sleep(0.0005)
+            engine.completions()
+    engine.drain()
+    seconds, used = time.perf_counter() - began, time.process_time() - used
+    refused = sum(len(completion) - completion.committed for completion in engine.completions())
+    transactions = engine.counts().transactions - before
+    engine.close()
+    shutil.rmtree(directory)
+    json.dump({"seconds": seconds, "cpu": used, "transactions": transactions, "refused": refused}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), [Path(name) for name in sys.argv[3:]])

@@ -1,0 +1,195 @@
+"""Timed sections, medians, and the table.
+
+Every timed section holds one lock of the machine, so that two benchmarks never overlap, and reads how much processor time
+the host took away meanwhile (steal): figures taken while that was much say more of the neighbours than of us.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+LOCK: Final = Path(tempfile.gettempdir()) / "bench.lock"
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+IDLE_SHARE: Final = 0.9
+IDLE_LOOK_SECONDS: Final = 0.3
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+patience = 30.0  # seconds that a timed section waits for a machine with nothing else to do; run.py sets it
+
+
+@dataclass
+class Section:
+    """A timed section: wall seconds, and seconds of all processors together."""
+
+    seconds: float = 0.0
+    busy: float = 0.0
+    stolen: float = 0.0
+    quiet: bool = True  # the machine was idle before it
+
+
+@contextmanager
+def timed() -> Iterator[Section]:
+    """Hold the lock and take the time."""
+    section = Section()
+    with LOCK.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        section.quiet = _wait_until_idle()
+        before, began = _processors(), time.perf_counter()
+        yield section
+        section.seconds = time.perf_counter() - began
+        after = _processors()
+    idle, stolen, total = (late - early for late, early in zip(after, before, strict=True))
+    section.busy, section.stolen = total - idle - stolen, stolen
+
+
+def _wait_until_idle() -> bool:
+    deadline = time.monotonic() + patience
+    while True:
+        before = _processors()
+        time.sleep(IDLE_LOOK_SECONDS)
+        idle, _, total = (late - early for late, early in zip(_processors(), before, strict=True))
+        if idle >= IDLE_SHARE * total:
+            return True
+        if time.monotonic() > deadline:
+            return False
+
+
+def _processors() -> tuple[float, float, float]:
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    times = [int(text) / _TICKS for text in fields]
+    return times[3] + times[4], times[7], sum(times)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that so many per cent do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+@dataclass
+class Row:
+    """One figure: what every run gave."""
+
+    name: str
+    unit: str
+    values: list[float] = field(default_factory=list)
+    aim: str = ""
+
+    @property
+    def median(self) -> float:
+        """Of all runs."""
+        return statistics.median(self.values)
+
+
+class Report:
+    """The figures of one invocation."""
+
+    def __init__(self, repeats: int) -> None:
+        self.repeats = repeats
+        self.rows: dict[str, Row] = {}
+        self.notes: list[str] = []
+        self.sections: dict[str, list[Section]] = {}
+
+    def add(self, name: str, unit: str, value: float, *, aim: str = "") -> None:
+        """Another run's value of a figure."""
+        self.rows.setdefault(name, Row(name, unit, aim=aim)).values.append(value)
+
+    def spent(self, name: str, section: Section) -> None:
+        """Keep what a timed section cost."""
+        self.sections.setdefault(name, []).append(section)
+
+    def latencies(
+        self, name: str, seconds: Sequence[float], *, unit: str = "ms", aims: dict[int, str] | None = None
+    ) -> None:
+        """p50, p95 and p99 of one run."""
+        scale = {"ms": 1e3, "us": 1e6}[unit]
+        for percent in (50, 95, 99):
+            aim = (aims or {}).get(percent, "")
+            self.add(f"{name}, p{percent}", unit, percentile(seconds, percent) * scale, aim=aim)
+
+    def ratio(self, name: str, above: str, below: str, *, aim: str = "") -> None:
+        """A figure of two others, run by run, so that what disturbed both does not count. Nothing if one is missing."""
+        if above in self.rows and below in self.rows:
+            pairs = zip(self.rows[above].values, self.rows[below].values, strict=True)
+            self.rows[name] = Row(name, "x", [a / b for a, b in pairs if b], aim)
+
+    def note(self, text: str) -> None:
+        """A sentence below the table."""
+        self.notes.append(text)
+
+    def table(self) -> str:
+        """For people."""
+        width = max((len(name) for name in self.rows), default=10)
+        lines = [f"{'measure':{width}}  {'median':>10}  {'least':>10}  {'most':>10}  runs  unit   must or aim"]
+        for row in self.rows.values():
+            values = f"{_short(row.median):>10}  {_short(min(row.values)):>10}  {_short(max(row.values)):>10}"
+            lines.append(f"{row.name:{width}}  {values}  {len(row.values):>4}  {row.unit:5}  {row.aim}".rstrip())
+        for name, sections in self.sections.items():
+            worst = max(section.stolen / max(section.seconds, 1e-9) for section in sections)
+            if worst > 0.1:
+                lines.append(f"note: while {name!r} ran, the host took away up to {worst:.2f} of a processor")
+            disturbed = sum(not section.quiet for section in sections)
+            if disturbed:
+                lines.append(
+                    f"note: {name!r}: the machine was busy before {disturbed} of {len(sections)} timed sections"
+                )
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def data(self) -> dict[str, Any]:
+        """For programs: every value of every run."""
+        return {
+            "rows": [
+                {"name": row.name, "unit": row.unit, "median": row.median, "values": row.values, "aim": row.aim}
+                for row in self.rows.values()
+            ],
+            "sections": {name: [vars(section) for section in each] for name, each in self.sections.items()},
+            "notes": self.notes,
+        }
+
+
+def _short(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def machine(directory: Path) -> dict[str, str]:
+    """What the figures were taken on."""
+    return {
+        "processor": _processor(),
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
+        "kernel": platform.release(),
+        "file system": _output("df", "--output=fstype,source", str(directory)).split("\n")[-1],
+        "python": platform.python_version(),
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    text = Path("/proc/cpuinfo").read_text()
+    lines = [line.partition(":") for line in text.splitlines()]
+    found = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+    flags = [name for name in ("sha_ni", "avx2", "avx512f", "hypervisor") if name in found.get("flags", "").split()]
+    return f"{len(os.sched_getaffinity(0))} x {found.get('model name', platform.machine())} ({' '.join(flags)})"
+
+
+def _commit() -> str:
+    commit = _output("git", "rev-parse", "--short", "HEAD") or "unknown"
+    return commit + (" and changes" if _output("git", "status", "--porcelain", "ledgerfsd") else "")
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return done.stdout.strip()

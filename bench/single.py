@@ -1,0 +1,106 @@
+"""One intent a file: create, write, close, by one writer and by many; beside it what the disk itself takes.
+
+The verdict comes with ``write`` (docs/SEMANTICS.md, 3.1) and again with ``close``; the time that counts for a program is
+from creating the file to the return of ``close``, so that is what is reported, and ``close`` alone besides.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Final
+
+from bench import workload
+from bench.daemon import Mounted
+from bench.measure import Report, percentile, timed
+
+ACCOUNTS: Final = 10_000
+WRITERS: Final = (1, 32)
+BLOCK: Final = 4096
+DISK_WRITES: Final = 2_000
+
+_fork = multiprocessing.get_context("fork")
+
+
+def run(report: Report, directory: Path, *, seed: int, files: int) -> None:
+    """``files`` files for each number of writers, ``report.repeats`` times, and the disk in between."""
+    for turn in range(report.repeats):
+        with Mounted(directory / "ledger", ACCOUNTS) as ledger:
+            disk(report, directory)
+            for writers in WRITERS:
+                _through_the_mount(report, ledger, seed + turn, writers, files)
+    for percent, aim in ((50, "aim 2"), (95, "aim 4")):
+        report.ratio(
+            f"file per intent, 1 writer, p{percent} / disk p{percent}",
+            f"file per intent, 1 writer, create to close, p{percent}",
+            f"disk, 4 KiB write + fdatasync, p{percent}",
+            aim=aim,
+        )
+
+
+def disk(report: Report, directory: Path) -> None:
+    """4 KiB over blocks that were written before, and fdatasync: the least that one durable commit can take here."""
+    path = directory / "disk"
+    path.write_bytes(bytes(BLOCK * DISK_WRITES))
+    descriptor = os.open(path, os.O_WRONLY)
+    os.fsync(descriptor)
+    block, taken = os.urandom(BLOCK), []
+    with timed() as section:
+        for number in range(DISK_WRITES):
+            began = time.perf_counter()
+            os.pwrite(descriptor, block, BLOCK * number)
+            os.fdatasync(descriptor)
+            taken.append(time.perf_counter() - began)
+    os.close(descriptor)
+    path.unlink()
+    report.spent("disk", section)
+    report.latencies("disk, 4 KiB write + fdatasync", taken)
+
+
+def _through_the_mount(report: Report, ledger: Mounted, seed: int, writers: int, files: int) -> None:
+    name = f"file per intent, {writers} writer{'s' if writers > 1 else ''}"
+    share, before = files // writers, ledger.transactions()
+    barrier, crew = _fork.Barrier(writers + 1), []
+    for number in range(writers):
+        here, there = _fork.Pipe(duplex=False)
+        payments = workload.Payments(seed * 1000 + number, ACCOUNTS, prefix=f"w{writers}-{number}")
+        bodies = [payments.one() for _ in range(share)]
+        worker = _fork.Process(
+            target=_write, args=(bodies, ledger.mount / "inbox", f"{writers}-{number}", barrier, there)
+        )
+        worker.start()
+        crew.append((worker, here))
+    with timed() as section:
+        barrier.wait()
+        results = [here.recv() for _, here in crew]
+    for worker, _ in crew:
+        worker.join()
+    if ledger.transactions() != before + share * writers:
+        raise RuntimeError(f"{name}: not every file is a transaction")
+    whole = [taken for times, _ in results for taken in times]
+    closing = [taken for _, times in results for taken in times]
+    report.spent(name, section)
+    report.add(f"{name}, rate", "/s", len(whole) / section.seconds, aim="aim 10,000" if writers > 1 else "")
+    aims = {99: "aim < 10"} if writers > 1 else {95: "must < 100"}
+    report.latencies(f"{name}, create to close", whole, aims=aims)
+    report.add(f"{name}, close() alone, p99", "ms", percentile(closing, 99) * 1e3)
+
+
+def _write(bodies: list[bytes], inbox: Path, prefix: str, barrier: Barrier, result: Connection) -> None:
+    names = [os.fsencode(inbox / f"{prefix}-{number}.json") for number in range(len(bodies))]
+    whole, closing, clock = [], [], time.perf_counter
+    barrier.wait()
+    for name, body in zip(names, bodies, strict=True):
+        began = clock()
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.write(descriptor, body)
+        written = clock()
+        os.close(descriptor)
+        ended = clock()
+        whole.append(ended - began)
+        closing.append(ended - written)
+    result.send((whole, closing))
