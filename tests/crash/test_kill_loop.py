@@ -94,7 +94,7 @@ def test_engine_killed_under_load(workers: Workers, tmp_path: Path, seed: int) -
             segment_bytes=SEGMENT_BYTES,
         )
         # One time in five it dies while it opens the store: locking, loading, replaying, cutting.
-        delay = chance.uniform(0.0, 0.02) if chance.random() < 0.2 else chance.uniform(0.02, 0.4)
+        delay = chance.uniform(0.0, 0.02) if chance.random() < 0.2 else chance.uniform(0.02, 0.15)
         killer = threading.Timer(delay, worker.kill)
         worker.go()
         killer.start()

@@ -18,6 +18,7 @@ from tests.crash import intents
 # What a program sees when the daemon dies under it, or is dead, or its mount has been removed.
 DEAD = {errno.ENOTCONN, errno.ECONNABORTED, errno.ENOENT}
 BY_TEXT = {os.strerror(number): number for number in errno.errorcode}
+BY_TEXT["Directory nonexistent"] = errno.ENOENT  # as dash says it
 
 
 def say(text: str) -> None:
@@ -57,15 +58,15 @@ def by_command(command: str, path: Path, work: Path) -> int:
     )
     if done.returncode == 0:
         return 0
-    last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
-    return BY_TEXT.get(last.rpartition(": ")[2], -1)
+    words = [line.rpartition(": ")[2] for line in done.stderr.splitlines()]
+    return next((BY_TEXT[word] for word in words if word in BY_TEXT), -1)
 
 
 COMMANDS = {
     "cp": 'cp "$1" "$2"',
     "redirection": 'cat "$1" >"$2"',
     "tee": 'tee "$2" <"$1" >/dev/null',
-    "dd": 'dd if="$1" of="$2" conv=fsync status=none',
+    "dd": 'dd if="$1" of="$2" bs=1M conv=fsync status=none',
     "rename": 'cat "$1" >"$3" && mv -T "$3" "$2"',
 }
 
