@@ -197,7 +197,7 @@ def load_and_kill(daemon: Daemon, number: int, chance: random.Random, room: Path
     while not all(each.begun for each in writers):
         assert time.monotonic() < deadline, "a writer does not begin"
         time.sleep(0.005)
-    time.sleep(chance.uniform(0.0, 0.4))
+    time.sleep(chance.uniform(0.0, 0.3))
     if chance.random() < 0.25:
         writers[0].process.send_signal(signal.SIGKILL)
     daemon.kill()

@@ -84,8 +84,8 @@ def main(inbox: Path, prefix: str, seed: int, work: Path) -> None:
     chance = random.Random(seed)
     number = 0
     while True:
-        many = chance.random() < 0.3
-        names = [f"{prefix}{number + each}" for each in range(chance.choice((1, 3, 30)) if many else 1)]
+        many = chance.random() < 0.2
+        names = [f"{prefix}{number + each}" for each in range(chance.choice((1, 3, 12)) if many else 1)]
         number += len(names)
         names = [f"no-{name}" if chance.random() < 0.1 else name for name in names]
         path = inbox / (f"{prefix}{number}" + (".ndjson" if many else ".json"))
