@@ -129,6 +129,7 @@ int lfs_spare_make(lfs_engine *e);
 int lfs_write_all(int fd, const uint8_t *bytes, size_t len, uint64_t at);
 void lfs_rooms(lfs_engine *e, uint32_t entries);
 int lfs_project(lfs_engine *e, const lfs_batch *batch);
+void lfs_project_undo(lfs_engine *e, const lfs_batch *batch);
 int lfs_project_reserve(lfs_engine *e, uint64_t entries, uint64_t txs);
 
 /* write.c: T2's work on one group. Returns 0 or a code; *why says what failed. */

@@ -15,6 +15,9 @@ enum lfs_field {
     F_TYPE, F_COUNT, F_OTHER = F_COUNT /* a name that no intent knows */
 };
 extern const char *const LFS_FIELD_NAMES[F_COUNT];
+extern const uint8_t LFS_FIELD_LENGTHS[F_COUNT];
+int lfs_field_of(const uint8_t *name, size_t len);
+#define BIT(field) (1u << (field))
 
 enum lfs_type {
     I_OPEN_ACCOUNT, I_TRANSFER, I_TRANSACTION, I_HOLD, I_POST, I_VOID, I_REVERSE, I_FREEZE, I_UNFREEZE, I_CLOSE_ACCOUNT,
@@ -73,6 +76,7 @@ typedef struct {
     uint32_t n_full, full_size;
 } lfs_arena;
 void lfs_arena_ready(lfs_arena *arena); /* room for one more intent */
+uint8_t *lfs_arena_take(lfs_arena *arena, size_t bytes); /* zeroed by nobody */
 void lfs_arena_reset(lfs_arena *arena);
 void lfs_arena_free(lfs_arena *arena);
 void *lfs_grow(void *p, size_t bytes); /* realloc that ends the process when memory is exhausted: nothing is half done */
@@ -82,6 +86,8 @@ void *lfs_grow(void *p, size_t bytes); /* realloc that ends the process when mem
 
 /* Parse and judge one intent. The text must outlive the result. `source` and in->line give the id of an intent without one. */
 void lfs_intent_parse(const uint8_t *text, size_t len, lfs_text source, uint32_t line, lfs_arena *arena, lfs_intent *in);
+/* in->f holds tokens; afterwards strings are without their quotes, and code and field say what is wrong. */
+void lfs_judge(lfs_intent *in, lfs_arena *arena);
 int lfs_name_ok(const uint8_t *p, size_t len);
 int lfs_currency_ok(const uint8_t *p, size_t len);
 #endif

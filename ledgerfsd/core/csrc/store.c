@@ -214,6 +214,19 @@ static int project_hashes(lfs_engine *e, const lfs_batch *batch) {
     return 0;
 }
 
+static void dense_cut(lfs_dense *d, uint64_t size) {
+    if (d->fd > 0 && d->size > size && ftruncate(d->fd, (off_t)size) == 0) d->size = d->allocated = size;
+}
+
+/* Take back what lfs_project has written of a batch that is withdrawn. Best effort: the next start cuts the files to what it replays. */
+void lfs_project_undo(lfs_engine *e, const lfs_batch *batch) {
+    dense_cut(&e->offsets, batch->first * 8);
+    dense_cut(&e->ids, batch->first * 4);
+    dense_cut(&e->transactions, e->counts.transactions * 8);
+    dense_cut(&e->blocks, e->counts.blocks * 8);
+    for (int level = 0; level < LFS_LEVELS; level++) dense_cut(&e->hashes[level], (batch->first >> (8 * level)) * 32);
+}
+
 int lfs_project(lfs_engine *e, const lfs_batch *batch) {
     uint64_t seal = batch->first + batch->n - 1;
     if (project_hashes(e, batch) || lfs_dense_append(e, &e->offsets, batch->offsets, batch->n * 8ull) ||

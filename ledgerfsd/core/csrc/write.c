@@ -150,6 +150,7 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
     if (lfs_project(e, &batch)) {
         snprintf(why, 256, "runs/ or hashes/ cannot be written: %s", strerror(errno));
         withdraw(e, g); /* it cannot be read, so it is refused: then it must not come back either */
+        lfs_project_undo(e, &batch);
         return LFS_STORAGE_ERROR;
     }
     e->stream_end += g->used;
