@@ -7,6 +7,9 @@ Start at ``IndexStore``. Key spaces, each a named database:
 * ``accounts``: big-endian u32 page number → page of account records, as the core laid them out.
 * ``tables``: ``holds``, ``reversed``, ``policy`` → the core's dump.
 
+Behind each value (but for the first two) stand 8 bytes that tell whether it is what was written: LMDB itself does not
+notice a bad bit, and a wrong balance would go on into the journal.
+
 Everything here is a projection. A file that cannot be read, or is of another format, is deleted and made again.
 """
 
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import lmdb
+import xxhash
 
 from ledgerfsd import limits
 from ledgerfsd.core.engine import SavedState
@@ -27,7 +31,18 @@ FORMAT: Final = b"1"
 # LMDB 1.0 reads files of 0.9 no more, nor the other way round: the first two numbers say which family wrote ours.
 LIBRARY: Final = ".".join(str(part) for part in lmdb.version()[:2]).encode()
 MAP_BYTES: Final = 256 * limits.MIB  # address space, not disk: the file grows with what is in it
-UNUSABLE: Final = (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError, lmdb.PageNotFoundError)
+CHECK_BYTES: Final = 8
+DISK_HINT: Final = "see to the disk and the permissions of the store"
+UNUSABLE: Final = (
+    lmdb.BadTxnError,  # what follows the discovery of a bad page
+    lmdb.BadValsizeError,
+    lmdb.CorruptedError,
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+    lmdb.VersionMismatchError,
+)
 
 
 class Saved(NamedTuple):
@@ -51,7 +66,7 @@ class IndexStore:
         except UNUSABLE as error:
             self.discard(str(error))
         except (OSError, lmdb.Error) as error:
-            raise StoreError(f"{path}: {error}", hint="see to the disk and the permissions of the store") from None
+            raise StoreError(f"{path}: {error}", hint=DISK_HINT) from None
 
     def _open(self) -> None:
         self._path.mkdir(mode=0o750, exist_ok=True)  # LMDB would give a directory the mode of its files
@@ -61,6 +76,10 @@ class IndexStore:
         self._open_databases()
 
     def _open_databases(self) -> None:
+        # Reading a page of the map behind the end of the file would kill the process.
+        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        if (self._path / "data.mdb").stat().st_size < needed:
+            raise lmdb.CorruptedError("the file is shorter than it was")
         self._meta = self._env.open_db(b"meta")
         self._accounts = self._env.open_db(b"accounts")
         self._tables = self._env.open_db(b"tables")
@@ -73,11 +92,14 @@ class IndexStore:
                     raise lmdb.VersionMismatchError(f"{key.decode()} {value.decode()}, not {expected.decode()}")
 
     def discard(self, reason: str) -> None:
-        """Delete everything and begin anew; the journal has it all."""
+        """Delete everything and begin anew; the journal has it all. Raises StoreError when the disk refuses."""
         self.discarded = reason
         self.close()
         shutil.rmtree(self._path, ignore_errors=True)
-        self._open()
+        try:
+            self._open()
+        except (OSError, lmdb.Error) as error:
+            raise StoreError(f"{self._path}: {error}", hint=DISK_HINT) from None
 
     def close(self) -> None:
         """Close the environment. Idempotent."""
@@ -86,15 +108,25 @@ class IndexStore:
             env.close()
 
     def load(self) -> Saved | None:
-        """The state of the last ``save``, None when there is none."""
-        with self._env.begin() as transaction:
-            mark = transaction.get(b"mark", db=self._meta)
-            tip = transaction.get(b"tip", db=self._meta)
+        """The state of the last ``save``, None when there is none, or when it is damaged: then it is discarded."""
+        try:
+            return self._load()
+        except lmdb.Error as error:
+            self.discard(str(error))
+            return None
+
+    def _load(self) -> Saved | None:
+        with self._env.begin(buffers=True) as transaction:
+            mark = _checked(b"meta", b"mark", transaction.get(b"mark", db=self._meta))
+            tip = _checked(b"meta", b"tip", transaction.get(b"tip", db=self._meta))
             if mark is None or tip is None:
                 return None
-            tables = {bytes(name).decode(): bytes(dump) for name, dump in transaction.cursor(db=self._tables)}
-            pages = {_number(key): bytes(page) for key, page in transaction.cursor(db=self._accounts)}
-        return Saved(SavedState(mark=bytes(mark), tables=tables, pages=pages), bytes(tip))
+            tables, pages = {}, {}
+            for name, dump in transaction.cursor(db=self._tables):
+                tables[bytes(name).decode()] = _checked(b"tables", name, dump) or b""
+            for number, page in transaction.cursor(db=self._accounts):
+                pages[_number(number)] = _checked(b"accounts", number, page) or b""
+        return Saved(SavedState(mark=mark, tables=tables, pages=pages), tip)
 
     @staticmethod
     def peek(path: Path) -> Saved | None:
@@ -102,12 +134,13 @@ class IndexStore:
         if not (path / "data.mdb").exists():
             return None
         reader = IndexStore.__new__(IndexStore)
+        reader._path = path
         with lmdb.open(str(path), readonly=True, lock=False, create=False, max_dbs=3) as reader._env:
             try:
                 reader._open_databases()
             except lmdb.NotFoundError:
                 return None
-            return reader.load()
+            return reader._load()
 
     def save(self, state: SavedState, tip: bytes) -> None:
         """Keep the state in one durable transaction: after a crash ``load`` gives this state or the one before.
@@ -118,6 +151,10 @@ class IndexStore:
         while True:
             try:
                 self._save(state, tip)
+            except UNUSABLE as error:
+                # What is saved from now on lacks pages, and the next start sees that: it begins from nothing.
+                self.discard(str(error))
+                raise
             except lmdb.MapFullError:
                 # No transaction is open here, which is what LMDB asks for before the map may grow.
                 self._map_bytes *= 2
@@ -127,14 +164,35 @@ class IndexStore:
 
     def _save(self, state: SavedState, tip: bytes) -> None:
         with self._env.begin(write=True) as transaction:
-            for key, value in ((b"format", FORMAT), (b"lmdb", LIBRARY), (b"mark", state.mark), (b"tip", tip)):
-                transaction.put(key, value, db=self._meta)
+            transaction.put(b"format", FORMAT, db=self._meta)
+            transaction.put(b"lmdb", LIBRARY, db=self._meta)
+            for key, value in ((b"mark", state.mark), (b"tip", tip)):
+                transaction.put(key, value + _check(b"meta", key, value), db=self._meta)
             for name, dump in state.tables.items():
-                transaction.put(name.encode(), dump, db=self._tables)
+                transaction.put(name.encode(), dump + _check(b"tables", name.encode(), dump), db=self._tables)
             for number in sorted(state.pages):
-                transaction.put(struct.pack(">I", number), state.pages[number], db=self._accounts)
+                key, page = struct.pack(">I", number), state.pages[number]
+                transaction.put(key, page + _check(b"accounts", key, page), db=self._accounts)
 
 
-def _number(key: bytes) -> int:
+def _check(database: bytes, key: bytes | memoryview, value: bytes | memoryview) -> bytes:
+    """XXH3-64 of what stands where. No security: whoever can write here can write anything."""
+    digest = xxhash.xxh3_64(database)
+    digest.update(key)
+    digest.update(value)
+    return digest.digest()
+
+
+def _checked(database: bytes, key: bytes | memoryview, stored: bytes | memoryview | None) -> bytes | None:
+    """The value without its check. Raises lmdb.CorruptedError when it is not the one that was written."""
+    if stored is None:
+        return None
+    value = stored[:-CHECK_BYTES]
+    if _check(database, key, value) != bytes(stored[-CHECK_BYTES:]):
+        raise lmdb.CorruptedError(f"a value in {database.decode()} is not what was written")
+    return bytes(value)
+
+
+def _number(key: bytes | memoryview) -> int:
     (number,) = struct.unpack(">I", key)
     return int(number)

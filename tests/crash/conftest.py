@@ -152,7 +152,7 @@ class Tracer:
     """strace, attached to a process and all its threads; leaves when the process ends."""
 
     def __init__(self, pid: int, log: Path, calls: str, *, inject: str = "") -> None:
-        command = ["strace", "-f", "-p", str(pid), "-o", str(log), "-e", f"trace={calls}", "-e", "signal=none"]
+        command = ["strace", "-f", "-y", "-p", str(pid), "-o", str(log), "-e", f"trace={calls}", "-e", "signal=none"]
         if inject:
             command += ["-e", f"inject={inject}"]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

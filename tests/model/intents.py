@@ -34,7 +34,14 @@ OPENINGS: list[Json] = [
         "currency": "EUR",
         "limit": "overdraft:5.00",
     },
-    {"type": "open_account", "account": "c", "class": "customer_liability", "currency": "EUR"},
+    {
+        "type": "open_account",
+        "account": "c",
+        "class": "customer_liability",
+        "currency": "EUR",
+        "initial_balance": "90.00",
+    },
+    {"type": "open_account", "account": "e", "class": "customer_liability", "currency": "EUR"},
     {"type": "open_account", "account": "yen", "class": "income", "currency": "JPY", "initial_balance": "1000"},
 ]
 AMOUNTS = ("1.00", "0.01", "10.00", "60.00", "5.00", "100000.00", "1.0", "0.00", "7", f"{2**126}.00")
@@ -98,26 +105,34 @@ class Source:
         if self.random.random() < 0.5:
             intent["expires"] = self.random.choice(TIMES)
         if self.random.random() < 0.9:
-            intent["id"] = f"h{self.random.randrange(8)}"
+            intent["id"] = self._hold()
         return intent
 
+    def _hold(self) -> str:
+        """The id of a hold that somebody has just made, or is about to make."""
+        return f"h{self.count // 4 + self.random.randrange(5)}"
+
     def post(self) -> Json:
-        intent: Json = {"type": "post", "hold": f"h{self.random.randrange(8)}"}
+        intent: Json = {"type": "post", "hold": self._hold()}
         if self.random.random() < 0.5:
             intent["amount"] = self._amount()
         return intent
 
     def void(self) -> Json:
-        return {"type": "void", "hold": f"h{self.random.randrange(8)}"}
+        return {"type": "void", "hold": self._hold()}
 
     def reverse(self) -> Json:
-        return {"type": "reverse", "of": f"tx_{self.random.randrange(1, 25):04}"}
+        return {"type": "reverse", "of": f"tx_{self.random.randrange(1, self.count + 5):04}"}
 
     def change(self) -> Json:
         """Freeze, unfreeze (more often: else everything ends frozen) or close (what payments can do without)."""
-        kind = self.random.choice(("freeze", "unfreeze", "unfreeze", "close_account"))
-        names = ("e", "n.1", "n.2", "pts") if kind == "close_account" else (*EUROS, "nobody")
-        return {"type": kind, "account": self.random.choice(names)}
+        kind = self.random.choice(("freeze", "unfreeze", "unfreeze", "unfreeze", "close_account"))
+        names = {
+            "freeze": ("c", "e", "nobody"),
+            "unfreeze": ("c", "e", "c", "e", "a"),
+            "close_account": ("n.1", "n.2", "pts", "b"),
+        }
+        return {"type": kind, "account": self.random.choice(names[kind])}
 
     def account(self) -> Json:
         intent: Json = {
@@ -149,10 +164,16 @@ class Source:
         kinds += [self.post, self.void, self.reverse, self.change, self.account, self.policy, self.soon]
         return self.dressed(self.random.choice(kinds)())
 
+    def _mostly(self) -> Json:
+        """For batches, which one refusal undoes."""
+        if self.random.random() < 0.15:
+            return self.intent()
+        return {"debit": "float", "credit": self.random.choice(("a", "b")), "amount": self.random.choice(AMOUNTS[:4])}
+
     def dressed(self, intent: Json) -> Json:
         """With some of the members that any intent may have."""
         if self.random.random() < 0.2:
-            intent.setdefault("id", f"i{self.random.randrange(30)}")
+            intent.setdefault("id", f"i{self.count // 4 + self.random.randrange(10)}")
         if self.random.random() < 0.1:
             intent["reference"] = self.random.choice(("rent, May", 'say "x"\\', "𝄞 ü"))
         if self.random.random() < 0.1:
@@ -174,12 +195,13 @@ class Source:
 
     def array(self, area: str = "") -> Submission:
         """A few, all or none."""
-        texts = [self._text(self.intent()) for _ in range(self.random.randrange(1, 5))]
+        texts = [self._text(self._mostly()) for _ in range(self.random.randrange(1, 5))]
         return self._keep(Submission(self._name("json"), b"[" + b",\n ".join(texts) + b"]", area))
 
     def lines(self, area: str = "") -> Submission:
         """A few, each for itself (in inbox/atomic/ all or none), with empty and, rarely, malformed lines."""
-        texts = [self._text(self.intent()) for _ in range(self.random.randrange(1, 8))]
+        make = self._mostly if area == "atomic" else self.intent
+        texts = [self._text(make()) for _ in range(self.random.randrange(1, 8))]
         if self.random.random() < 0.3:
             texts.insert(self.random.randrange(len(texts)), b"")
         if self.random.random() < 0.2:

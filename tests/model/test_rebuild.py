@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ledgerfsd.clock import format_time
+from ledgerfsd.core.pure import entries
 from tests.conftest import REPOSITORY, SEGMENT_BYTES, Daemon
 from tests.fuse.conftest import Mounted, lines, pay, with_accounts
+from tests.model.reference import MountLog
 
 # Made by the process, not by the ledger: what the daemon says of itself, and the files dropped into it.
 OWN = {"inbox", "receipts", ".ledgerfs/health", ".ledgerfs/status.json", ".ledgerfs/metrics.prom"}
+
+HOLD_NS = 300_000_000  # a hold that ends by itself
+EXPIRY_SECONDS = 30
+KIND = re.compile(r"[a-z.]+/1")
 
 
 def everything(ledger: Mounted) -> None:
@@ -51,7 +60,19 @@ def everything(ledger: Mounted) -> None:
     for name, intent in (("poor", pay("999999.00")), ("unknown", pay(credit="nobody"))):
         assert ledger.shell(f"echo '{json.dumps(intent)}' > $I/{name}.json").returncode != 0
     for number in range(3):
-        ledger.drop(f"bulk-{number}.ndjson", lines([pay("0.01", reference="y" * 200)] * 1_500))
+        ledger.drop(f"bulk-{number}.ndjson", lines([pay("0.01", metadata={"y": "z" * 2_500})] * 400))
+    ledger.drop("soon.json", pay("5.00", type="hold", expires=format_time(time.time_ns() + HOLD_NS)))
+    deadline = time.monotonic() + EXPIRY_SECONDS
+    while b'"reason":"expired"' not in (ledger / "accounts/acc_002/tx.log").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    kinds = {json.loads(entry)["t"] for entry in MountLog(ledger.path).read()}
+    assert kinds == {value for value in vars(entries).values() if isinstance(value, str) and KIND.fullmatch(value)}
+
+
+def attributes(path: Path) -> bytes:
+    """The extended attributes."""
+    return repr([(name, os.getxattr(path, name)) for name in sorted(os.listxattr(path))]).encode()
 
 
 def tree(root: Path) -> dict[str, tuple[int, ...] | bytes]:
@@ -71,6 +92,7 @@ def tree(root: Path) -> dict[str, tuple[int, ...] | bytes]:
                 content = path.read_bytes()
                 assert len(content) == status.st_size, relative
                 found[relative + " content"] = content
+                found[relative + " attributes"] = attributes(path)
     return found
 
 
@@ -90,14 +112,18 @@ def test_rebuilt_from_segments_alone(store: Path, tmp_path: Path, daemons: Calla
     ledger = with_accounts(daemon, tmp_path / "work")
     everything(ledger)
     before = tree(ledger.path)
-    assert len([name for name in before if name.startswith("transactions/tx_") and name.endswith(".json")]) > 4_500
-    assert len(list((store / "journal").glob("*.seg"))) > 1
+    assert len([name for name in before if name.startswith("transactions/tx_") and name.endswith(".json")]) > 1_200
+    assert len(list((store / "journal").glob("*.seg"))) > 2
     assert daemon.stop() == 0
     files = projections(store)
 
     daemon.start()  # a plain restart
     same(before, tree(ledger.path))
+    daemon.kill()
+    daemon.start()
+    same(before, tree(ledger.path))
     assert daemon.stop() == 0
+    assert projections(store) == files
 
     command = [sys.executable, "-m", "ledgerfsd.cli.main", "rebuild", "--store", store]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)

@@ -100,6 +100,41 @@ def test_other_format_is_made_anew_and_says_so(path: Path, key: bytes) -> None:
     again.close()
 
 
+@pytest.mark.parametrize("content", [b"account page", b"holds dump", b"the mark's 80 bytes"])
+def test_bad_bit_in_a_value_is_noticed(path: Path, content: bytes) -> None:
+    store = IndexStore(path)
+    saved = SavedState(b"the mark's 80 bytes", {"holds": b"holds dump", "policy": b""}, {7: b"account page"})
+    store.save(saved, TIP)
+    store.close()
+    data = bytearray((path / "data.mdb").read_bytes())
+    assert data.count(content) == 1
+    data[data.index(content) + 3] ^= 4
+    (path / "data.mdb").write_bytes(data)
+    with pytest.raises(lmdb.CorruptedError):
+        IndexStore.peek(path)
+    again = IndexStore(path)
+    assert again.load() is None
+    assert "not what was written" in again.discarded
+    again.save(saved, TIP)
+    assert again.load() is not None
+    again.close()
+
+
+def test_file_that_was_cut_is_not_read(path: Path) -> None:
+    """Its pages are mapped: one behind the end of the file would kill the process."""
+    store = IndexStore(path)
+    store.save(state(**{f"p{number}": b"x" * 9_000 for number in range(50)}), TIP)
+    store.close()
+    with (path / "data.mdb").open("r+b") as file:
+        file.truncate(100_000)
+    with pytest.raises(lmdb.CorruptedError, match="shorter"):
+        IndexStore.peek(path)
+    again = IndexStore(path)
+    assert "shorter" in again.discarded
+    assert again.load() is None
+    again.close()
+
+
 # -- the tip
 
 

@@ -30,6 +30,7 @@ typedef struct {
     uint64_t size, allocated;
     const uint8_t *map;
     size_t map_len;
+    void *digest; /* runs/ only: XXH3 of everything in the file */
     char name[16];
 } lfs_dense;
 
@@ -121,6 +122,7 @@ int lfs_dense_open(lfs_engine *e, lfs_dense *d, int dir, const char *name, uint6
 int lfs_dense_reserve(lfs_engine *e, lfs_dense *d, uint64_t more);
 int lfs_dense_append(lfs_engine *e, lfs_dense *d, const void *bytes, uint64_t len);
 void lfs_dense_close(lfs_dense *d);
+uint64_t lfs_runs_digest(lfs_engine *e);
 int lfs_segments_open(lfs_engine *e);
 int lfs_segment_begin(lfs_engine *e, uint64_t first_index, uint64_t base);
 int lfs_segment_add(lfs_engine *e, int fd, uint64_t first_index, uint64_t base);

@@ -43,7 +43,7 @@ int lfs_engine_create(lfs_engine *e, const char *ledger, const char *currencies_
 
 /* -- the mark */
 
-enum { M_FINGERPRINT, M_ENTRIES, M_STREAM, M_TRANSACTIONS, M_BLOCKS, M_ACCOUNTS, M_TIME, M_COUNT = 10 };
+enum { M_FINGERPRINT, M_ENTRIES, M_STREAM, M_TRANSACTIONS, M_BLOCKS, M_ACCOUNTS, M_TIME, M_RUNS, M_COUNT = 10 };
 
 /* Saved pages are memory of this very build's layout and currency table: another build must rebuild them. */
 static uint64_t fingerprint(const lfs_ledger *l) {
@@ -59,7 +59,7 @@ static uint64_t fingerprint(const lfs_ledger *l) {
 /* For lfs_save_begin. */
 int lfs_mark_write(lfs_engine *e, uint8_t *mark) {
     uint64_t fields[M_COUNT] = {fingerprint(&e->ledger), e->counts.entries, e->counts.stream_bytes, e->counts.transactions,
-                                e->counts.blocks, e->counts.accounts, e->counts.time_ns};
+                                e->counts.blocks, e->counts.accounts, e->counts.time_ns, lfs_runs_digest(e)};
     memcpy(mark, fields, sizeof fields);
     return 0;
 }
@@ -95,12 +95,18 @@ static void load_frontier(lfs_engine *e, uint64_t entries) {
     }
 }
 
-/* Does the mark belong to this journal? Its last entry must be the seal that the projections say. */
+static int hash_is(lfs_text hex, const uint8_t hash[32]) {
+    uint8_t value[32];
+    return hex.p && hex.len == 64 && lfs_hex_get(hex.p, 32, value) == 0 && memcmp(value, hash, 32) == 0;
+}
+
+/* Does the mark belong to this journal and these projections? Its last entry must be the seal that they say. */
 static int check_mark(lfs_engine *e, const uint64_t *mark) {
     lfs_entry entry;
     uint64_t height, index;
     uint32_t len;
     uint8_t leaf[32];
+    if (mark[M_RUNS] != lfs_runs_digest(e)) return lfs_fail_api(e, "runs/ is not what was saved");
     for (uint32_t i = 1; i < e->n_segments; i++)
         if (e->segments[i].first_index < mark[M_ENTRIES]) {
             memcpy(&e->segments[i].base, e->offsets.map + e->segments[i].first_index * 8, 8);
@@ -120,6 +126,12 @@ static int check_mark(lfs_engine *e, const uint64_t *mark) {
         height != mark[M_BLOCKS] || index != mark[M_ENTRIES] - 1 || at + 2 + len != mark[M_STREAM])
         return lfs_fail_api(e, "the saved mark does not belong to this journal");
     memcpy(e->prev_seal, leaf, 32);
+    /* All that later roots depend on is proven by the seal: a bad bit here would be sealed for ever. */
+    uint8_t root[32];
+    load_frontier(e, mark[M_ENTRIES] - 1);
+    lfs_frontier_root(&e->frontier, root);
+    if (!hash_is(entry.log_root, root)) return lfs_fail_api(e, "hashes/ is not what was sealed");
+    lfs_frontier_append(&e->frontier, leaf, 1);
     return 0;
 }
 
@@ -149,7 +161,6 @@ int lfs_engine_open(lfs_engine *e, const uint8_t *mark) {
     for (uint32_t i = 1; i < e->n_segments; i++) e->segments[i].base = UINT64_MAX;
     if (!mark) return 0;
     if (fields[M_ENTRIES] < 2 || check_mark(e, fields)) return fields[M_ENTRIES] < 2 ? lfs_fail_api(e, "the mark is empty") : -1;
-    load_frontier(e, fields[M_ENTRIES]);
     e->stream_end = fields[M_STREAM];
     e->done_bytes = fields[M_STREAM];
     e->ledger.next_index = fields[M_ENTRIES];
@@ -211,11 +222,6 @@ static const char *check_form(const uint8_t *bytes, uint32_t len, uint64_t index
     *time = own_time;
     *is_seal = lfs_text_is(entry->t, "seal/1");
     return NULL;
-}
-
-static int hash_is(lfs_text hex, const uint8_t hash[32]) {
-    uint8_t value[32];
-    return hex.p && hex.len == 64 && lfs_hex_get(hex.p, 32, value) == 0 && memcmp(value, hash, 32) == 0;
 }
 
 static int number_is(lfs_text token, uint64_t expected) {
@@ -424,6 +430,12 @@ int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress) {
                             (unsigned long long)bad, why ? why : "the stream ends here", advice);
     if (!e->counts.blocks) return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s%s", name, (unsigned long long)bad, why ? why : "empty", advice);
     if (cut_tail(e, good.segment, good.at) || close_segments(e)) return -2;
+    /* A process that was killed before its sync may have left the last batch in the page cache only. It counts from now on: whoever sends one of
+     * its intents again is told so. */
+    if (fdatasync(e->segments[good.segment].fd)) {
+        lfs_fail_api(e, "cannot sync journal/%020llu.seg: %s", (unsigned long long)e->segments[good.segment].first_index, strerror(errno));
+        return -2;
+    }
     memcpy(e->published, e->ledger.state, e->ledger.n_accounts * sizeof *e->published);
     for (uint64_t page = 0; e->replayed && page <= e->ledger.n_accounts / 64; page++) e->dirty[page >> 6] |= 1ull << (page & 63);
     progress->cut_bytes = e->cut_bytes;
