@@ -17,7 +17,7 @@ from ledgerfsd.core.engine import Engine
 from ledgerfsd.journal import layout
 from ledgerfsd.types import Mode
 
-INFLIGHT: Final = 4 * 2**20  # as much as one file of the inbox may have on its way
+INFLIGHT: Final = 32 * 2**20  # enough that the engine never waits for us
 
 
 def main(directory: Path, accounts: int, files: list[Path]) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Final
 LOCK: Final = Path(tempfile.gettempdir()) / "bench.lock"
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 IDLE_SHARE: Final = 0.9
+STOLEN_SHARE: Final = 0.2  # of one processor: above it the figures are the host's
 IDLE_LOOK_SECONDS: Final = 0.3
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -136,16 +137,23 @@ class Report:
         for row in self.rows.values():
             values = f"{_short(row.median):>10}  {_short(min(row.values)):>10}  {_short(max(row.values)):>10}"
             lines.append(f"{row.name:{width}}  {values}  {len(row.values):>4}  {row.unit:5}  {row.aim}".rstrip())
-        for name, sections in self.sections.items():
-            worst = max(section.stolen / max(section.seconds, 1e-9) for section in sections)
-            if worst > 0.1:
-                lines.append(f"note: while {name!r} ran, the host took away up to {worst:.2f} of a processor")
-            disturbed = sum(not section.quiet for section in sections)
-            if disturbed:
-                lines.append(
-                    f"note: {name!r}: the machine was busy before {disturbed} of {len(sections)} timed sections"
-                )
+        lines.extend(self._circumstances())
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _circumstances(self) -> list[str]:
+        """What makes the figures worse than they need be."""
+        sections = [section for each in self.sections.values() for section in each]
+        busy = sum(not section.quiet for section in sections)
+        found = (
+            [f"note: the machine was busy with other things before {busy} of {len(sections)} timed sections"]
+            if busy
+            else []
+        )
+        for name, each in self.sections.items():
+            worst = max(section.stolen / max(section.seconds, 1e-9) for section in each)
+            if worst > STOLEN_SHARE:
+                found.append(f"note: while {name!r} ran, the host took away up to {worst:.2f} of a processor")
+        return found
 
     def data(self) -> dict[str, Any]:
         """For programs: every value of every run."""

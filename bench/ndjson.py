@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -21,7 +21,7 @@ from bench.daemon import Mounted
 from bench.measure import REPOSITORY, Report, timed
 
 KIB: Final = 1024
-WAYS: Final = {  # name → (bytes a write, writers)
+WRITERS: Final = {  # name → (bytes a write, writers)
     "128 KiB writes, 1 writer": (128 * KIB, 1),
     "128 KiB writes, 2 writers": (128 * KIB, 2),
     "128 KiB writes, 4 writers": (128 * KIB, 4),
@@ -29,6 +29,7 @@ WAYS: Final = {  # name → (bytes a write, writers)
     "1 MiB writes, 2 writers": (1024 * KIB, 2),
 }
 CP: Final = "cp"
+ALL: Final = (*WRITERS, CP)
 DIRECT: Final = "engine directly"
 ACCOUNTS: Final = 10_000
 
@@ -47,18 +48,28 @@ class Load:
     accounts: int
 
 
-def run(report: Report, directory: Path, *, seed: int, transactions: int, accounts: int = ACCOUNTS) -> None:
-    """All ways in turn, ``report.repeats`` times, each on a new store."""
+def run(
+    report: Report,
+    directory: Path,
+    *,
+    seed: int,
+    transactions: int,
+    accounts: int = ACCOUNTS,
+    ways: Sequence[str] = ALL,
+) -> None:
+    """The ways in turn, ``report.repeats`` times, each on a new store."""
     files = workload.write_files(directory / "intents", workload.Payments(seed, accounts), transactions)
     load = Load(report, directory, f"NDJSON, {accounts:,} accounts", files, transactions, accounts)
     size = sum(path.stat().st_size for path in files) / transactions
     report.note(f"{load.title}: {transactions:,} transfers a run, in {len(files)} files, {size:.0f} bytes each")
     for _ in range(report.repeats):
-        for way, (piece, writers) in WAYS.items():
-            _with_writers(load, way, piece, writers)
-        _with_cp(load)
+        for way in ways:
+            if way == CP:
+                _with_cp(load)
+            else:
+                _with_writers(load, way, *WRITERS[way])
         _directly(load)
-    for way in [*WAYS, CP]:
+    for way in ways:
         report.ratio(f"{load.title}, {way} / directly", f"{load.title}, {way}", f"{load.title}, {DIRECT}")
 
 

@@ -268,21 +268,24 @@ def test_damaged_index(
 @pytest.mark.parametrize(
     "name", ["hashes/0", "hashes/1", "runs/offsets", "runs/ids", "runs/transactions", "runs/blocks"]
 )
-def test_bad_bit_in_a_projection(workers: Workers, bench: Bench, good: Layout, name: str) -> None:
+def test_bad_bit_in_a_projection(workers: Workers, bench: Bench, name: str) -> None:
     """No intent is committed a second time because its id was hidden, and no wrong root is sealed."""
     chance = random.Random(name)
-    again = [f"good-{number}" for number in range(200)]
+    layout, more = bench.layout, [["more-1", "more-2"], ["more-3"]]
+    order = {"segment_bytes": SMALL_SEGMENT}
     bench.injected = 1  # a file is tampered with, not the calls
     for _ in range(12):
         bench.copy()
-        content = bytearray((good.root / name).read_bytes())
+        assert workers.run("commit", layout.root, batches=BATCHES, **order).done
+        content = bytearray((layout.root / name).read_bytes())
         flipped(content, chance)
-        (bench.layout.root / name).write_bytes(content)
-        story = workers.run("commit", bench.layout.root, segment_bytes=SMALL_SEGMENT, batches=[again, *BATCHES])
+        (layout.root / name).write_bytes(content)
+        again = [f"good-{number}" for number in range(200)]
+        story = workers.run("commit", layout.root, batches=[again, *BATCHES, *more], **order)
         assert story.done, story.events
         assert {*story.answers.values()} == {0}
-        rebuild(bench.layout, segment_bytes=SMALL_SEGMENT)
-        assert_whole(bench.layout, story, what=name)
+        rebuild(layout, segment_bytes=SMALL_SEGMENT)
+        assert_whole(layout, story, what=name)
 
 
 @pytest.mark.parametrize("fault", ["EIO", "ENOSPC", "killed"])
