@@ -159,7 +159,7 @@ class Check:
     def _judge(self, stream: Stream, error: BrokenError) -> Finding:
         """A torn write concerns one batch only, and none makes a whole one that contradicts what stands before it."""
         file, last = self._name(error.path), self._seal
-        torn = last.height > 0 and not stream.sealed_after(last.end, first=last.next_index, height=last.height + 1)
+        torn = last.height > 0 and not stream.written_after(last.end, first=last.next_index, height=last.height + 1)
         if not torn or self._contrary(stream):
             return Finding("damage", file, error.index, error.what)
         if self._applied is not None and self._applied > self._seal.next_index:

@@ -107,16 +107,27 @@ class Stream:
             if not segment.zeros_from(position):
                 raise BrokenError(segment.path, index, "bytes other than zero follow the end of the stream")
 
-    def sealed_after(self, offset: int, *, first: int, height: int) -> bool:
-        """Whether a seal of a block after the one with this first entry and height stands at or after a stream offset."""
+    def written_after(self, offset: int, *, first: int, height: int) -> bool:
+        """Whether, at or after a stream offset, anything stands behind the block with this first entry and height.
+
+        That is the seal of a later block, or any byte but zero behind the seal of this one.
+        """
+        seen = False
         for segment in self.segments:
             start = max(0, offset - segment.base)
             if start >= len(segment.data):
                 continue
+            if seen and not segment.zeros_from(start):
+                return True
             for match in SEAL.finditer(segment.data, start):
-                whole = int.from_bytes(match[1], "big") == len(match[2])
-                if whole and int(match[3]) > first and int(match[4]) > height:
+                if int.from_bytes(match[1], "big") != len(match[2]):
+                    continue
+                if int(match[3]) > first and int(match[4]) > height:
                     return True
+                if (int(match[3]), int(match[4])) == (first, height):
+                    seen = True
+                    if not segment.zeros_from(match.end()):
+                        return True
         return False
 
 

@@ -14,7 +14,7 @@ import structlog
 
 from ledgerfsd import limits
 from ledgerfsd.core.engine import Engine
-from ledgerfsd.errors import LedgerError, StoreError
+from ledgerfsd.errors import DamageError, LedgerError, StoreError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.state.projector import Projector
@@ -70,10 +70,20 @@ def _engine(
         try:
             return Engine(layout.root, segment_bytes=segment_bytes, saved=saved.state, progress=progress)
         except (LedgerError, OSError) as error:
-            # Saved by another build, or spoiled. If it is the journal that is wrong, the next line says so too.
+            # Saved by another build, or spoiled; or it is the journal that is wrong: then what was saved is evidence.
+            if isinstance(error, DamageError) and _damaged(layout):
+                raise
             log.warning("the projections are made anew from the journal", reason=str(error))
             index.discard(str(error))
     return Engine(layout.root, segment_bytes=segment_bytes, saved=None, progress=progress)
+
+
+def _damaged(layout: Layout) -> bool:
+    """Whether the journal is damaged, whatever was saved. Slow; asked only when replay on top of it has failed."""
+    from ledgerfsd.journal.fsck import Check  # not needed by a start that goes well
+
+    log.warning("the journal does not go on from what was saved; verifying it")
+    return any(finding.severity == "damage" for finding in Check(layout, quick=True).run())
 
 
 def _usable(layout: Layout, index: IndexStore) -> Saved | None:

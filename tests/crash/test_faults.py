@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ledgerfsd.core.engine import Engine
-from ledgerfsd.errors import BY_NAME, StoreError
+from ledgerfsd.errors import BY_NAME, DamageError, StoreError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.state.rebuild import rebuild
@@ -286,6 +286,29 @@ def test_bad_bit_in_a_projection(workers: Workers, bench: Bench, name: str) -> N
         assert {*story.answers.values()} == {0}
         rebuild(layout, segment_bytes=SMALL_SEGMENT)
         assert_whole(layout, story, what=name)
+
+
+def test_damage_behind_the_saved_state_leaves_the_evidence(bench: Bench) -> None:
+    """The journal is refused; index.lmdb, which says what it held, is not thrown away for that."""
+    torn_behind_saved_state(bench)
+    layout = bench.layout
+    bench.injected = 1
+    path = layout.segments()[0]
+    data = bytearray(path.read_bytes())
+    data[data.index(b'"id":"late-0-2"') + 8] ^= 1
+    path.write_bytes(data)
+    before = stores.journal_digest(layout)
+    for _ in range(2):
+        with (
+            pytest.raises(DamageError, match="later batches follow"),
+            stores.opened(layout, segment_bytes=SMALL_SEGMENT),
+        ):
+            pass
+        after = stores.journal_digest(layout)
+        for name in ("lock", "index.lmdb/lock.mdb"):
+            assert before.pop(name, None) is None or after[name]
+            after.pop(name)
+        assert after == before
 
 
 @pytest.mark.parametrize("fault", ["EIO", "ENOSPC", "killed"])

@@ -370,12 +370,29 @@ def test_segment_lost(many: Torn, position: int, change: Callable[[str, dict[str
     assert stores.journal_digest(many.layout) == before
 
 
-def test_torn_tail_behind_damage_is_not_cut(many: Torn) -> None:
-    stream = bytearray(many.stream[:-100])
-    damaged = many.batches[5]
-    stream[damaged.begin + 10] ^= 1
-    many.put_stream(bytes(stream), zeros=PAGE)
-    assert_refused(many, damaged, what="damage and a torn tail")
+@pytest.mark.parametrize("back", [2, 3, 20])
+def test_torn_tail_behind_damage_is_not_cut(many: Torn, back: int) -> None:
+    """Neither is the batch before the torn one: what was begun behind its seal proves that it was durable."""
+    damaged = many.batches[-back]
+    for length in (1, 700, many.last.end - many.last.begin - 1):
+        stream = bytearray(many.stream[: many.last.begin + length])
+        stream[damaged.begin + 10] ^= 1
+        many.put_stream(bytes(stream) + b"\x01", zeros=PAGE)
+        assert_refused(many, damaged, what=f"damage, and {length} bytes of another batch")
+
+
+def test_damage_before_a_segment_that_was_begun(crossed: Torn) -> None:
+    """The same when what was begun stands in the next segment."""
+    *whole, (old, before), (new, after) = crossed.files.items()
+    damaged = crossed.batches[-2]
+    content = bytearray(before)
+    content[-(crossed.last.end - crossed.last.begin) + len(after) - 40] ^= 1
+    crossed.put(dict(whole) | {old: bytes(content), new: after[:9]})
+    before_digest = stores.journal_digest(crossed.layout)
+    with pytest.raises(DamageError):
+        crossed.open()
+    assert stores.journal_digest(crossed.layout) == before_digest
+    assert damaged.seal < 256
 
 
 def test_user_text_cannot_pass_for_a_seal(room: Path) -> None:

@@ -188,6 +188,14 @@ def test_the_time_of_a_seal_is_proven_by_the_next(batch: int, change: int) -> No
         journal.recover(hurt)
 
 
+def test_what_stands_behind_a_spoiled_batch_proves_that_it_was_whole() -> None:
+    spoiled = bytearray(STREAM)
+    spoiled[ENDS[-2] + 10] ^= 1
+    assert journal.recover(bytes(spoiled) + bytes(100)).length == ENDS[-2]
+    with pytest.raises(DamageError, match=f"^entry {SEALS[-2] + 1}: .* later batches follow"):
+        journal.recover(bytes(spoiled) + b"\x01" + bytes(100))
+
+
 def test_zeros_in_the_middle_of_the_last_batch() -> None:
     middle = (ENDS[-2] + ENDS[-1]) // 2
     torn = STREAM[: ENDS[-2]] + bytes(middle - ENDS[-2]) + STREAM[middle:]
@@ -199,7 +207,7 @@ def test_zeros_in_the_middle_of_the_last_batch() -> None:
 def test_a_length_of_zero_cannot_hide_acknowledged_batches() -> None:
     hurt = bytearray(STREAM)
     hurt[ENDS[1] : ENDS[1] + 2] = b"\x00\x00"
-    with pytest.raises(DamageError, match=f"entry {SEALS[1] + 1}: .* sealed batches follow"):
+    with pytest.raises(DamageError, match=f"entry {SEALS[1] + 1}: .* later batches follow"):
         journal.recover(bytes(hurt))
 
 

@@ -341,23 +341,28 @@ static uint64_t content_end(const uint8_t *map, uint64_t from, uint64_t end) {
     return end;
 }
 
-/* Does a seal of a block after the next one stand in the bytes that do not count? Then the next one was durable when that one was written: no
- * torn write. (Two members are looked at, so that one bad bit in the seal of a torn batch does not make it a later one. User text cannot pass
- * for a seal: the first byte of a seal's length is a control character, which JSON escapes.) */
-static int sealed_after(lfs_engine *e, uint32_t segment, uint64_t from) {
+/* Does a seal of a block after the next one stand in the bytes that do not count, or anything behind the seal of the next one? Then the next one
+ * was durable when that was written: no torn write. (Two members are looked at, so that one bad bit in the seal of a torn batch does not make it a
+ * later one. User text cannot pass for a seal: the first byte of a seal's length is a control character, which JSON escapes.) */
+static int written_after(lfs_engine *e, uint32_t segment, uint64_t from) {
     static const char head[] = "{\"count\":";
+    int next_seen = 0;
     for (uint32_t i = segment; i < e->n_segments; i++, from = 0) {
         struct stat st;
         const uint8_t *map = e->segments[i].map;
         if (fstat(e->segments[i].fd, &st)) continue;
         const uint8_t *p = map + from, *end = map + content_end(map, from, (uint64_t)st.st_size);
+        if (next_seen && end > p) return 1;
         for (; p < end && (p = memmem(p, (size_t)(end - p), head, sizeof head - 1)); p++) {
             lfs_entry entry;
             uint64_t height, first;
             uint32_t len = p - map >= 2 ? (uint32_t)p[-2] << 8 | p[-1] : 0;
-            if (len && len <= LFS_SEAL_BYTES_MAX && p + len <= end && lfs_entry_read(p, len, &entry) == 0 &&
-                lfs_text_is(entry.t, "seal/1") && lfs_entry_u64(entry.height, &height) == 0 && height > e->ledger.height &&
-                lfs_entry_u64(entry.first, &first) == 0 && first > e->ledger.next_index) return 1;
+            if (!len || len > LFS_SEAL_BYTES_MAX || p + len > end || lfs_entry_read(p, len, &entry) || !lfs_text_is(entry.t, "seal/1") ||
+                lfs_entry_u64(entry.height, &height) || lfs_entry_u64(entry.first, &first)) continue;
+            if (height > e->ledger.height && first > e->ledger.next_index) return 1;
+            if (height != e->ledger.height || first != e->ledger.next_index) continue;
+            next_seen = 1;
+            if (p + len < end) return 1;
         }
     }
     return 0;
@@ -425,8 +430,8 @@ int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress) {
     while (damaged + 1 < e->n_segments && e->segments[damaged + 1].first_index <= bad) damaged++;
     unsigned long long name = e->segments[damaged].first_index;
     if (more < 0) return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s%s", name, (unsigned long long)bad, why, advice);
-    if (sealed_after(e, good.segment, good.at))
-        return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s, and sealed batches follow: the journal is damaged%s", name,
+    if (written_after(e, good.segment, good.at))
+        return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s, and later batches follow: the journal is damaged%s", name,
                             (unsigned long long)bad, why ? why : "the stream ends here", advice);
     if (!e->counts.blocks) return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s%s", name, (unsigned long long)bad, why ? why : "empty", advice);
     if (cut_tail(e, good.segment, good.at) || close_segments(e)) return -2;

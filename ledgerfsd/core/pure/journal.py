@@ -68,8 +68,8 @@ def segments(entries: Sequence[bytes], target_bytes: int = SEGMENT_BYTES) -> Ite
 def recover(data: bytes) -> Recovered:
     """Find the last batch that counts.
 
-    Raises DamageError when the seal of a later block than the next one follows it: the next one was durable when
-    that was written, so this is no torn write, and what follows may have been acknowledged.
+    Raises DamageError when the seal of a later block than the next one follows it, or anything behind the seal of the
+    next one: that was durable then, so this is no torn write, and what follows may have been acknowledged.
     """
     chain = _Chain()
     batch: list[bytes] = []
@@ -84,10 +84,11 @@ def recover(data: bytes) -> Recovered:
         entries += batch
         length = end
         batch = []
-    if any(_is_later(seal, chain) for seal in _seals_within(data[length:])):
+    rest = data[length:].rstrip(b"\x00")
+    if any(_is_later(seal, chain) or (_is_next(seal, chain) and end < len(rest)) for end, seal in _seals_within(rest)):
         what = f"the batch that begins here (byte {length} of the stream) is not what was sealed"
-        _damaged(len(entries), f"{what}, and sealed batches follow")
-    return Recovered(entries, length, len(data[length:].rstrip(b"\x00")))
+        _damaged(len(entries), f"{what}, and later batches follow")
+    return Recovered(entries, length, len(rest))
 
 
 def _damaged(index: int, what: str) -> NoReturn:
@@ -113,8 +114,8 @@ def _is_seal(entry: bytes) -> bool:
     return value is not None and value.get("t") == SEAL and value.keys() == _SEAL_MEMBERS
 
 
-def _seals_within(data: bytes) -> Iterator[dict[str, Json]]:
-    """The seals at whatever byte: a damaged length would hide them from a walk from frame to frame.
+def _seals_within(data: bytes) -> Iterator[tuple[int, dict[str, Json]]]:
+    """(end, seal) of the seals at whatever byte: a damaged length would hide them from a walk from frame to frame.
 
     A seal need not be sound to be counted, only be there. No entry can contain the frame of one: a seal has 256 to
     1023 bytes, so its length begins with a control character, and those are escaped in JSON.
@@ -128,7 +129,7 @@ def _seals_within(data: bytes) -> Iterator[dict[str, Json]]:
             except (ValueError, RecursionError):
                 value = None
             if isinstance(value, dict) and value.get("t") == SEAL:
-                yield value
+                yield at + size, value
         at = data.find(_SEAL_BEGIN, at + 1)
 
 
@@ -136,6 +137,10 @@ def _is_later(seal: dict[str, Json], chain: _Chain) -> bool:
     """Whether a seal is of a block after the next one. Two members say so, that one bad bit alone cannot."""
     height, first = seal.get("height"), seal.get("first")
     return type(height) is int and type(first) is int and height > chain.height + 1 and first > chain.index
+
+
+def _is_next(seal: dict[str, Json], chain: _Chain) -> bool:
+    return bool(seal.get("height") == chain.height + 1 and seal.get("first") == chain.index)
 
 
 def _object(entry: bytes) -> dict[str, Json] | None:
