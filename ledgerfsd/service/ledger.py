@@ -7,7 +7,7 @@ mount drops what the kernel caches) and only then lets the writers go on: that o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 import structlog
@@ -109,10 +109,11 @@ class Ledger:
         self.metrics = Metrics()
         self.started_ns = self.clock.now_ns()
         self.room = Room(limits.INFLIGHT_BYTES_MAX)
-        self.on_change: list[Callable[[Change], None]] = []
+        self.on_change: list[Callable[[Change], Awaitable[None]]] = []
         self.troubles: list[Callable[[], str]] = []  # each says what is wrong elsewhere, "" if nothing; for health
         self._tickets: dict[int, Ticket] = {}
         self._known = engine.counts()
+        self._turn = trio.Lock()
 
     @property
     def known(self) -> Counts:
@@ -145,24 +146,25 @@ class Ledger:
             nursery.start_soon(self._tick)
             while True:
                 await trio.lowlevel.wait_readable(self.engine.wakeup_fd)
-                self._collect()
+                await self._collect()
 
     async def _tick(self) -> None:
         while True:
             await trio.sleep(TICK_SECONDS)
             self.engine.tick()
-            self._collect()
+            await self._collect()
 
-    def _collect(self) -> None:
-        completions = self.engine.completions()
-        self._announce()
-        for completion in completions:
-            ticket = self._tickets.pop(completion.ticket)
-            self.room.give(ticket.size)
-            self.metrics.completed(completion, time.monotonic() - ticket.started)
-            ticket.finish(completion)
+    async def _collect(self) -> None:
+        async with self._turn:
+            completions = self.engine.completions()
+            await self._announce()
+            for completion in completions:
+                ticket = self._tickets.pop(completion.ticket)
+                self.room.give(ticket.size)
+                self.metrics.completed(completion, time.monotonic() - ticket.started)
+                ticket.finish(completion)
 
-    def _announce(self) -> None:
+    async def _announce(self) -> None:
         counts = self.engine.counts()
         if counts.entries == self._known.entries:
             return
@@ -175,6 +177,6 @@ class Ledger:
         self._known = counts
         for tell in self.on_change:
             try:
-                tell(change)
+                await tell(change)
             except Exception:
                 log.exception("a reader could not be told of a commit")

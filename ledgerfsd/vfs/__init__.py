@@ -11,7 +11,7 @@ Start at ``mount.serve``. What the mount promises stands in docs/SEMANTICS.md, a
 Invariants:
 
 * Whatever the kernel may have cached is invalidated before the writer gets its reply (service.ledger tells ``kernel``).
-* Only attributes are ever invalidated. A full invalidation in this thread waits for pages that a READ has locked, and the
-  READ waits for this thread: the daemon would hang beyond the reach of kill -9.
+* Pages of an open file are dropped in a worker thread only. In this one it would wait for pages that a READ has locked, and
+  the READ waits for this thread: the daemon would hang beyond the reach of kill -9.
 * No call into our own mount, ever.
 """

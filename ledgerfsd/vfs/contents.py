@@ -1,14 +1,13 @@
 """Size, time and bytes of every file that is only read.
 
-Start at ``Contents.stat``. Files that change in place (balance, account, receipts) are kept as they were when their
-size was last reported: a READ that follows must give the bytes of that size, not those of a commit in between.
+Start at ``Contents.stat``. Files that change in place either keep their size (balance, account) or are live: made for
+each open, and their pages are not cached (receipts, status).
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from ledgerfsd.service import status as texts
@@ -22,10 +21,9 @@ if TYPE_CHECKING:
     from ledgerfsd.service.receipts import Answer, Receipts
     from ledgerfsd.service.status import Status
 
-REPORTED_MAX: Final = 10_000
-
 GROWING: Final = frozenset((Fixed.ACCOUNTS, Fixed.TRANSACTIONS, Fixed.BLOCKS, Fixed.LOG, Fixed.TILES))
-LIVE: Final = frozenset((Fixed.HEALTH, Fixed.STATUS, Fixed.METRICS))  # made anew for every open
+LIVE: Final = frozenset((Fixed.HEALTH, Fixed.STATUS, Fixed.METRICS))
+RECEIPTS: Final = (Kind.RECEIPT, Kind.DRY_RECEIPT)
 
 
 class Stat(NamedTuple):
@@ -57,7 +55,6 @@ class Contents:
         self._receipts = receipts
         self._status = status
         self._born_ns = query.mtime_of(0)
-        self._reported: OrderedDict[int, Readable] = OrderedDict()
         self._fixed = {
             Fixed.README: status.readme(),
             Fixed.ERRORS: texts.errors_file(),
@@ -71,8 +68,11 @@ class Contents:
         Raises OSError ENOENT for a receipt that has gone.
         """
         kind, number = nodes.kind_of(inode), nodes.number_of(inode)
-        if kind in (Kind.BALANCE, Kind.ACCOUNT_FILE, Kind.RECEIPT, Kind.DRY_RECEIPT):
-            content = self._report(inode, self._changing(kind, number))
+        if kind in (Kind.BALANCE, Kind.ACCOUNT_FILE):
+            text = self._account_file(kind, number)
+            return Stat(text.size, text.mtime_ns)
+        if self.is_live(inode):
+            content = self.live(inode)
             return Stat(content.size, content.mtime_ns)
         if kind is Kind.TX_LOG:
             return Stat(*self._query.log_size(number))
@@ -89,16 +89,13 @@ class Contents:
             return self._entry(self._engine.block(number))
         if kind is Kind.TILE:
             return self._tile(number)
-        return (
-            self._fixed_file(Fixed(number)) if kind is Kind.FIXED and inode >= Fixed.README else self._directory(inode)
-        )
+        return Stat(len(self._fixed[Fixed(number)]), self._born_ns) if inode in self._fixed else self._directory(inode)
 
     async def read(self, inode: int, offset: int, size: int) -> bytes | memoryview:
-        """A piece of a file. Raises OSError ENOENT for a receipt that has gone."""
+        """A piece of a file that is not live. No checkpoint after the state was read."""
         kind, number = nodes.kind_of(inode), nodes.number_of(inode)
-        if kind in (Kind.BALANCE, Kind.ACCOUNT_FILE, Kind.RECEIPT, Kind.DRY_RECEIPT):
-            content = self._reported.get(inode) or self._report(inode, self._changing(kind, number))
-            return content.read(offset, size)
+        if kind in (Kind.BALANCE, Kind.ACCOUNT_FILE):
+            return self._account_file(kind, number).read(offset, size)
         if kind is Kind.TX_LOG:
             return await self._query.log_read(number, offset, size)
         if kind is Kind.STATEMENT:
@@ -106,13 +103,28 @@ class Contents:
             return statement.read(offset, size)
         return (await self._immutable(kind, number))[offset : offset + size]
 
-    def live(self, file: Fixed) -> Text:
-        """A file of LIVE, as it is now."""
+    async def prepare(self, inode: int) -> None:
+        """Work out what a READ of a file needs, however long its history is: a commit may have to wait for a READ."""
+        kind, number = nodes.kind_of(inode), nodes.number_of(inode)
+        if kind is Kind.TX_LOG:
+            await self._query.log_read(number, 0, 0)
+        elif kind is Kind.STATEMENT:
+            await self._query.statement(number)
+
+    @staticmethod
+    def is_live(inode: int) -> bool:
+        """Whether it is made for each open."""
+        return inode in LIVE or nodes.kind_of(inode) in RECEIPTS
+
+    def live(self, inode: int) -> Readable:
+        """A live file, as it is now. Raises OSError ENOENT for a receipt that has gone."""
+        if nodes.kind_of(inode) in RECEIPTS:
+            return self._receipts.text(self.answer(nodes.number_of(inode)))
         make = {
             Fixed.HEALTH: self._status.health,
             Fixed.STATUS: self._status.status,
             Fixed.METRICS: self._status.metrics,
-        }[file]
+        }[Fixed(inode)]
         return Text(make(), self._ledger.clock.now_ns())
 
     def answer(self, number: int) -> Answer:
@@ -147,19 +159,8 @@ class Contents:
             return (await self._query.snapshot(*nodes.snapshot_parts(number))).data
         return self._fixed[Fixed(number)]
 
-    def _changing(self, kind: Kind, number: int) -> Readable:
-        if kind is Kind.BALANCE:
-            return self._query.balance(number)
-        if kind is Kind.ACCOUNT_FILE:
-            return self._query.account(number)
-        return self._receipts.text(self.answer(number))
-
-    def _report(self, inode: int, content: Readable) -> Readable:
-        self._reported[inode] = content
-        self._reported.move_to_end(inode)
-        if len(self._reported) > REPORTED_MAX:
-            self._reported.popitem(last=False)
-        return content
+    def _account_file(self, kind: Kind, number: int) -> Text:
+        return self._query.balance(number) if kind is Kind.BALANCE else self._query.account(number)
 
     def _entry(self, index: int) -> Stat:
         return Stat(len(self._engine.entry(index)), self._query.mtime_of(index))
@@ -169,12 +170,6 @@ class Contents:
         if level == ENTRIES:
             return Stat(len(self._query.bundle(tile, width)), self._query.tile_mtime(0, tile, width))
         return Stat(width * HASH_BYTES, self._query.tile_mtime(level, tile, width))
-
-    def _fixed_file(self, file: Fixed) -> Stat:
-        if file in LIVE:
-            text = self.live(file)
-            return Stat(text.size, text.mtime_ns)
-        return Stat(len(self._fixed[file]), self._born_ns)
 
     def _directory(self, inode: int) -> Stat:
         kind, number = nodes.kind_of(inode), nodes.number_of(inode)

@@ -1,109 +1,246 @@
 """What the kernel holds of files that change, and telling it when they did.
 
-The kernel caches attributes for an hour and pages without limit; for a file that changed it must be told before the
-writer gets its reply. Only files that it holds are counted here (LOOKUP minus FORGET), and only accounts that it
-holds are watched in the engine, so the cost of a commit goes by what is cached, not by what was written.
+The kernel caches attributes for an hour and pages without limit, so for a file that changed it must be told before the
+writer gets its reply. Only files that it holds are kept here (LOOKUP minus FORGET), and only accounts that it holds are
+watched in the engine, so the cost of a commit goes by what is cached, not by what was written.
+
+What is told goes by whether somebody has the file open, for only then can somebody read its pages:
+
+* Not open: its attributes are dropped, which never blocks. Its pages are dropped when it is opened next.
+* Open: its pages are dropped too. That waits for pages that a READ has locked, hence in a worker thread: the thread of
+  the requests is the one that answers the READ.
+
+Telling of new attributes is not enough, for two reasons in fs/fuse/inode.c. A GETATTR answer that an invalidation
+overtakes is thrown away, and a read then goes on with the old size and pages (fuse_change_attributes); and new
+attributes are valid a moment before the old pages are dropped, a moment in which another process may read those. So
+pages are dropped here and not left to the kernel, and for files that grow, three steps in this order:
+
+1. Drop the pages. What is read from now on is of the new state, in full pages, whatever size the kernel goes by.
+2. Report the new size. Until now GETATTR gave the old one of an open file, so no reader got beyond it into a page whose
+   end was read before the commit: there the kernel has zeros.
+3. Store the last byte again (NOTIFY_STORE): that makes the kernel's size the new one, whatever becomes of an answer that
+   was under way, and makes it ask anew.
+
+The files of an account that change in place never change their size (see ``service.render``), so for them step 1 is all.
 
 The first LOOKUP of a file is answered with attributes that are valid for no time: between our reply and the moment the
-kernel makes the inode, an invalidation would find nothing (ENOENT) and be lost. A GETATTR has no such gap; the kernel
-discards its answer when an invalidation overtook it.
+kernel makes the inode, an invalidation would find nothing (ENOENT) and be lost. A GETATTR has no such gap.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
 
 from ledgerfsd.vfs import nodes
 from ledgerfsd.vfs.nodes import Fixed, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from ledgerfsd.core.engine import Engine
     from ledgerfsd.service.ledger import Change
     from ledgerfsd.service.receipts import Answer
+    from ledgerfsd.vfs.contents import Stat
 
+_GROWING_FILES: Final = frozenset((Kind.TX_LOG, Kind.STATEMENT))
 _ACCOUNT_FILES: Final = (Kind.BALANCE, Kind.ACCOUNT_FILE, Kind.TX_LOG, Kind.STATEMENT)
-_TILES: Final = (Kind.TILE_LEVEL, Kind.TILE_GROUP)
-_CHANGING: Final = frozenset((*_ACCOUNT_FILES, *_TILES, Kind.RECEIPT, Kind.DRY_RECEIPT))
-_CHANGING_FIXED: Final = frozenset(
-    (
-        Fixed.ACCOUNTS,
-        Fixed.TRANSACTIONS,
-        Fixed.BLOCKS,
-        Fixed.LOG,
-        Fixed.TILES,
-        Fixed.RECEIPTS,
-        Fixed.DRY_RECEIPTS,
-    )
-)
+_TILES: Final = frozenset((Kind.TILE_LEVEL, Kind.TILE_GROUP))
 _RECEIPT_DIRECTORIES: Final = frozenset((Fixed.RECEIPTS, Fixed.DRY_RECEIPTS))
+_DIRECTORIES: Final = frozenset((Fixed.ACCOUNTS, Fixed.TRANSACTIONS, Fixed.BLOCKS, Fixed.LOG, Fixed.TILES))
+
+
+class Notify(Protocol):
+    """What can be told to the kernel. Each raises FileNotFoundError when it does not hold the inode (any more)."""
+
+    def drop_attributes(self, inode: int) -> None:
+        """Forget the attributes. Never blocks."""
+
+    def drop_pages(self, inode: int) -> None:
+        """Forget attributes and pages. Waits for READs of the file that are under way."""
+
+    def grow(self, inode: int, size: int) -> None:
+        """Make the file at least so large; its last byte is a newline. May wait as ``drop_pages`` does."""
+
+
+class Held:
+    """A file that the kernel holds."""
+
+    __slots__ = ("asked", "lookups", "opened", "renewed", "stale", "stat")
+
+    def __init__(self) -> None:
+        self.lookups = 0
+        self.opened = 0
+        self.asked = False  # attributes that are valid for long were given since they were dropped last
+        self.stale = True  # pages may be from before the newest commit
+        self.stat: Stat | None = None  # of a file that grows and is open: what GETATTR gives
+        self.renewed: Stat | None = None  # of a file that grows: what it was when its pages were dropped last
 
 
 class Kernel:
-    """Look-up counts and invalidation. ``invalidate`` drops the attributes of an inode; it raises OSError ENOENT."""
+    """Look-ups, opens and invalidation. ``stat`` gives what a file has now (see ``Contents.stat``)."""
 
-    def __init__(self, engine: Engine, invalidate: Callable[[int], None]) -> None:
+    def __init__(self, engine: Engine, notify: Notify, stat: Callable[[int], Awaitable[Stat]]) -> None:
         self._engine = engine
-        self._invalidate = invalidate
-        self._lookups: dict[int, int] = {}
+        self._notify = notify
+        self._stat = stat
+        self._held: dict[int, Held] = {}
         self._growing: set[int] = set()  # held directories that every commit changes
+        self._renewing = trio.CancelScope()
+        self._stopped = False
+        self._thread = trio.CapacityLimiter(1)
 
     @staticmethod
     def changes(inode: int) -> bool:
-        """Whether a file may change while the kernel holds it (files of the inbox are not cached at all)."""
+        """Whether a file may change while the kernel holds it, in what we let it cache."""
         kind = nodes.kind_of(inode)
-        return kind in _CHANGING or (kind is Kind.FIXED and inode in _CHANGING_FIXED)
+        fixed = kind is Kind.FIXED and (inode in _DIRECTORIES or inode in _RECEIPT_DIRECTORIES)
+        return fixed or kind in _TILES or kind in _ACCOUNT_FILES
 
     def __len__(self) -> int:
-        return len(self._lookups)
+        return len(self._held)
+
+    # -- what the kernel holds
 
     def hold(self, inode: int) -> None:
         """The kernel gets an answer to a LOOKUP. Call it before reading the state that is answered."""
         if not self.changes(inode):
             return
-        count = self._lookups.get(inode, 0)
-        self._lookups[inode] = count + 1
-        if count:
-            return
-        kind = nodes.kind_of(inode)
-        if kind in _ACCOUNT_FILES:
-            self._engine.watch(nodes.number_of(inode), True)
-        elif kind in _TILES or (kind is Kind.FIXED and inode not in _RECEIPT_DIRECTORIES):
-            self._growing.add(inode)
+        held = self._held.get(inode)
+        if held is None:
+            held = self._held[inode] = Held()
+            if nodes.kind_of(inode) in _ACCOUNT_FILES:
+                self._engine.watch(nodes.number_of(inode), True)
+            elif inode not in _RECEIPT_DIRECTORIES:
+                self._growing.add(inode)
+        held.lookups += 1
 
     def forget(self, forgotten: Iterable[tuple[int, int]]) -> None:
         """The kernel gives back look-ups."""
         for inode, count in forgotten:
-            left = self._lookups.get(inode, 0) - count
-            if left > 0:
-                self._lookups[inode] = left
-            elif self._lookups.pop(inode, 0):
-                self._drop(inode)
+            held = self._held.get(inode)
+            if held is None:
+                continue
+            held.lookups -= count
+            if held.lookups <= 0:
+                del self._held[inode]
+                self._dropped(inode)
 
-    def _drop(self, inode: int) -> None:
+    def _dropped(self, inode: int) -> None:
         self._growing.discard(inode)
         if nodes.kind_of(inode) in _ACCOUNT_FILES:
             ordinal = nodes.number_of(inode)
-            if not any(nodes.inode(kind, ordinal) in self._lookups for kind in _ACCOUNT_FILES):
+            if not any(nodes.inode(kind, ordinal) in self._held for kind in _ACCOUNT_FILES):
                 self._engine.watch(ordinal, False)
 
-    def committed(self, change: Change) -> None:
-        """Entries became durable."""
+    async def stat(self, inode: int) -> Stat:
+        """What GETATTR and LOOKUP give."""
+        stat = await self._stat(inode)
+        held = self._held.get(inode)  # looked at last: the file may have been opened meanwhile
+        return stat if held is None or held.stat is None else held.stat
+
+    def asked(self, inode: int) -> None:
+        """The kernel gets an answer to GETATTR."""
+        held = self._held.get(inode)
+        if held is not None:
+            held.asked = True
+
+    async def opened(self, inode: int) -> None:
+        """OPEN of a file."""
+        held = self._held.get(inode)
+        if held is None:
+            return
+        stat = await self._size(inode)  # no checkpoint from here on
+        held.opened += 1
+        if held.opened > 1:
+            return
+        held.stat = stat
+        # A commit that is not announced yet changes the size too: GETATTR may have given it while nobody had the file open.
+        if held.stale or held.renewed != stat:
+            held.stale = False
+            held.renewed = stat
+            # Not in a worker: while nobody has it open, no READ has locked a page.
+            self._tell(self._notify.drop_pages, inode)
+            if stat is not None:
+                self._tell(self._notify.grow, inode, stat.size)
+
+    def released(self, inode: int) -> None:
+        """RELEASE of a file."""
+        held = self._held.get(inode)
+        if held is not None and held.opened:
+            held.opened -= 1
+            if not held.opened:
+                held.stat = None
+
+    # -- telling it
+
+    async def committed(self, change: Change) -> None:
+        """Entries became durable. When it returns the kernel has nothing that is older. Not to be called twice at once."""
+        opened: dict[int, Held] = {}
         for ordinal in change.touched:
             for kind in _ACCOUNT_FILES:
-                self._changed(nodes.inode(kind, ordinal))
-        for directory in self._growing:
-            self._changed(directory)
+                inode = nodes.inode(kind, ordinal)
+                held = self._held.get(inode)
+                if held is None:
+                    continue
+                held.stale = True
+                if held.opened:
+                    opened[inode] = held
+                else:
+                    self._drop_attributes(inode, held)
+        for inode in self._growing:
+            self._drop_attributes(inode, self._held[inode])
+        if opened and not self._stopped:
+            with trio.CancelScope() as self._renewing:
+                await self._renew(opened)
+
+    async def _renew(self, opened: dict[int, Held]) -> None:
+        """The three steps from above. A file that is closed meanwhile may be done in vain."""
+        await self._in_thread(self._notify.drop_pages, [(inode,) for inode in opened])
+        sizes: list[tuple[int, int]] = []
+        for inode, held in opened.items():
+            stat = await self._size(inode)
+            held.stale = False
+            if stat is None:
+                continue
+            if held.stat is not None:
+                held.stat = held.renewed = stat
+                sizes.append((inode, stat.size))
+            else:  # closed meanwhile; and somebody may have got the old size after the first step
+                self._tell(self._notify.drop_attributes, inode)
+        if sizes:
+            await self._in_thread(self._notify.grow, sizes)
+
+    async def _in_thread(self, tell: Callable[..., None], arguments: Sequence[tuple[int, ...]]) -> None:
+        def tell_all() -> None:
+            for each in arguments:
+                self._tell(tell, *each)
+
+        await trio.to_thread.run_sync(tell_all, abandon_on_cancel=True, limiter=self._thread)
+
+    async def _size(self, inode: int) -> Stat | None:
+        return await self._stat(inode) if nodes.kind_of(inode) in _GROWING_FILES else None
+
+    def stop(self) -> None:
+        """READs are not answered any more: do not wait for one."""
+        self._stopped = True
+        self._renewing.cancel()
 
     def answered(self, answer: Answer) -> None:
         """A receipt is new or has grown."""
-        self._changed(nodes.inode(Kind.DRY_RECEIPT if answer.dry_run else Kind.RECEIPT, answer.number))
-        self._changed(Fixed.DRY_RECEIPTS if answer.dry_run else Fixed.RECEIPTS)
+        inode = Fixed.DRY_RECEIPTS if answer.dry_run else Fixed.RECEIPTS
+        held = self._held.get(inode)
+        if held is not None:
+            self._drop_attributes(inode, held)
 
-    def _changed(self, inode: int) -> None:
-        if inode not in self._lookups:
-            return
-        with suppress(FileNotFoundError):  # the kernel has dropped it, its FORGET is on the way
-            self._invalidate(inode)
+    def _drop_attributes(self, inode: int, held: Held) -> None:
+        if held.asked:
+            held.asked = False
+            self._tell(self._notify.drop_attributes, inode)
+
+    @staticmethod
+    def _tell(tell: Callable[..., None], *arguments: int) -> None:
+        with suppress(FileNotFoundError):  # the kernel has dropped the inode, its FORGET is on the way
+            tell(*arguments)

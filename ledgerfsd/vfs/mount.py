@@ -9,10 +9,12 @@ from typing import Final
 
 import pyfuse3
 import trio
+from pyfuse3 import InodeT
 
 from ledgerfsd import limits
 from ledgerfsd.errors import LedgerError
 from ledgerfsd.service.ledger import Ledger
+from ledgerfsd.vfs.kernel import Kernel
 from ledgerfsd.vfs.operations import LedgerOperations
 
 # pyfuse3 stops reading requests when so many wait, and a close() that waits for the disk is one: 99, its default, would
@@ -32,7 +34,7 @@ async def serve(
     LedgerError when it cannot be mounted.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    operations = LedgerOperations(ledger, _invalidate)
+    operations = LedgerOperations(ledger, FuseNotify())
     try:
         pyfuse3.init(operations, str(mountpoint), _options(allow_other=allow_other))
     except RuntimeError as error:
@@ -40,14 +42,14 @@ async def serve(
         raise LedgerError(f"cannot mount at {mountpoint}: {error}", hint=hint) from None
     try:
         ready()
-        await _serve()
+        await _serve(operations.kernel)
     finally:
         pyfuse3.close(unmount=True)
         ledger.on_change.remove(operations.kernel.committed)
         operations.receipts.close()
 
 
-async def _serve() -> None:
+async def _serve(kernel: Kernel) -> None:
     shield = trio.CancelScope(shield=True)
     ended = trio.Event()
 
@@ -62,6 +64,7 @@ async def _serve() -> None:
             await ended.wait()
         except trio.Cancelled:
             shield.deadline = trio.current_time() + STOP_SECONDS
+            kernel.stop()
             pyfuse3.terminate()
             raise
 
@@ -73,5 +76,17 @@ def _options(*, allow_other: bool) -> set[str]:
     return options
 
 
-def _invalidate(inode: int) -> None:
-    pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)
+class FuseNotify:
+    """``kernel.Notify`` of this process's mount."""
+
+    def drop_attributes(self, inode: int) -> None:
+        """FUSE_NOTIFY_INVAL_INODE without a range."""
+        pyfuse3.invalidate_inode(InodeT(inode), attr_only=True)
+
+    def drop_pages(self, inode: int) -> None:
+        """FUSE_NOTIFY_INVAL_INODE of the whole file."""
+        pyfuse3.invalidate_inode(InodeT(inode))
+
+    def grow(self, inode: int, size: int) -> None:
+        """FUSE_NOTIFY_STORE of the last byte."""
+        pyfuse3.notify_store(InodeT(inode), size - 1, b"\n")

@@ -30,11 +30,11 @@ from ledgerfsd.service.query import Query
 from ledgerfsd.service.receipts import Receipts
 from ledgerfsd.service.status import Status
 from ledgerfsd.vfs import entries, handles, nodes
-from ledgerfsd.vfs.contents import LIVE, Contents
+from ledgerfsd.vfs.contents import Contents
 from ledgerfsd.vfs.handles import Handles, OpenDirectory, OpenText
 from ledgerfsd.vfs.inbox import AREAS, Door
-from ledgerfsd.vfs.kernel import Kernel
-from ledgerfsd.vfs.nodes import Fixed, Kind
+from ledgerfsd.vfs.kernel import Kernel, Notify
+from ledgerfsd.vfs.nodes import Kind
 from ledgerfsd.vfs.tree import Tree
 
 log = structlog.get_logger()
@@ -71,13 +71,13 @@ def answer(handler: Handler[P, R]) -> Handler[P, R]:
 
 
 class LedgerOperations(pyfuse3.Operations):
-    """The file system. ``invalidate`` drops the attributes of an inode in the kernel."""
+    """The file system. ``notify`` tells the kernel of changes."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False  # it merges writes of different files' owners and swallows errors
     enable_acl = False
 
-    def __init__(self, ledger: Ledger, invalidate: Callable[[int], None], *, names_only: bool | None = None) -> None:
+    def __init__(self, ledger: Ledger, notify: Notify, *, names_only: bool | None = None) -> None:
         super().__init__()
         self.ledger = ledger
         self.receipts = Receipts(ledger.layout.receipts, ledger.clock, ledger.metrics)
@@ -85,7 +85,7 @@ class LedgerOperations(pyfuse3.Operations):
         self.query = Query(ledger)
         self.tree = Tree(ledger.engine, self.query, self.inbox, self.receipts)
         self.contents = Contents(ledger, self.query, self.receipts, Status(ledger, self.inbox))
-        self.kernel = Kernel(ledger.engine, invalidate)
+        self.kernel = Kernel(ledger.engine, notify, self.contents.stat)
         self.door = Door(self.inbox)
         self.handles = Handles()
         self._names_only = entries.AVAILABLE if names_only is None else names_only
@@ -120,7 +120,9 @@ class LedgerOperations(pyfuse3.Operations):
     @answer
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """GETATTR."""
-        return await self._attributes(inode)
+        entry = await self._attributes(inode)
+        self.kernel.asked(inode)
+        return entry
 
     @answer
     async def setattr(
@@ -154,9 +156,9 @@ class LedgerOperations(pyfuse3.Operations):
         elif inode in AREAS:
             mode, size, mtime_ns = stat.S_IFDIR | 0o775, 0, self.door.directory_mtime_ns(inode)
         else:
-            size, mtime_ns = await self.contents.stat(inode)
+            size, mtime_ns = await self.kernel.stat(inode)
             mode = stat.S_IFDIR | 0o555 if nodes.is_directory(inode) else stat.S_IFREG | 0o444
-            if inode in LIVE:
+            if self.contents.is_live(inode):
                 entry.attr_timeout = 0
         if stat.S_ISDIR(mode):
             entry.st_nlink = 2
@@ -170,15 +172,17 @@ class LedgerOperations(pyfuse3.Operations):
 
     @answer
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        """OPEN. Files that only change with their attributes keep their pages; the others bypass the page cache."""
+        """OPEN. Of most files the kernel keeps the pages (see ``kernel``); live ones bypass its cache."""
         if nodes.kind_of(inode) is Kind.INBOX_FILE:
             handle = self.door.open(self.door.file(nodes.number_of(inode)), flags)
             return FileInfo(fh=FileHandleT(self.handles.add(handle)), direct_io=True, keep_cache=False)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise FUSEError(errno.EROFS)
-        if inode in LIVE:
-            text = OpenText(self.contents.live(Fixed(inode)))
+        if self.contents.is_live(inode):
+            text = OpenText(self.contents.live(inode))
             return FileInfo(fh=FileHandleT(self.handles.add(text)), direct_io=True, keep_cache=False)
+        await self.contents.prepare(inode)
+        await self.kernel.opened(inode)
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
 
     @answer
@@ -230,6 +234,7 @@ class LedgerOperations(pyfuse3.Operations):
     async def release(self, fh: FileHandleT) -> None:
         """RELEASE: the last descriptor is gone."""
         if fh < handles.FIRST:
+            self.kernel.released(fh)
             return
         handle = self.handles.drop(fh)
         if isinstance(handle, InboxHandle):

@@ -105,12 +105,34 @@ def drops(ledger: Ledger) -> Iterator[Drops]:
     drops.receipts.close()
 
 
+class Told:
+    """What the kernel was told (``vfs.kernel.Notify``), in order."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, int, int]] = []
+
+    def drop_attributes(self, inode: int) -> None:
+        self.all.append(("attributes", inode, 0))
+
+    def drop_pages(self, inode: int) -> None:
+        self.all.append(("pages", inode, 0))
+
+    def grow(self, inode: int, size: int) -> None:
+        self.all.append(("grow", inode, size))
+
+    def of(self, inode: int) -> list[str]:
+        """What it was told of a file since the last time this was asked."""
+        found = [what for what, which, _ in self.all if which == inode]
+        self.all = [each for each in self.all if each[1] != inode]
+        return found
+
+
 class Mounted:
     """The handlers, and what they would tell the kernel."""
 
     def __init__(self, ledger: Ledger, *, names_only: bool | None = None) -> None:
-        self.invalidated: list[int] = []
-        self.operations = LedgerOperations(ledger, self.invalidated.append, names_only=names_only)
+        self.told = Told()
+        self.operations = LedgerOperations(ledger, self.told, names_only=names_only)
         self.ctx = pyfuse3.RequestContext()
 
     async def find(self, path: str) -> int:

@@ -14,8 +14,8 @@ from ledgerfsd import limits
 from ledgerfsd.errors import Refused
 from ledgerfsd.service.ledger import Ledger, Room
 from ledgerfsd.types import Mode
-from ledgerfsd.vfs import entries, mount, nodes
-from ledgerfsd.vfs.nodes import Fixed, Kind
+from ledgerfsd.vfs import entries, mount
+from ledgerfsd.vfs.nodes import Fixed
 from tests.fs.conftest import Mounted, lines, packed, pay
 
 pytestmark = pytest.mark.trio
@@ -53,63 +53,6 @@ async def test_every_request_has_a_handler() -> None:
     left_to_the_kernel = {"access", "poll", "init", "stacktrace"}
     own = set(vars(mount.LedgerOperations))
     assert {name for name in _handlers() if name not in own} == left_to_the_kernel
-
-
-async def test_only_what_the_kernel_holds_is_invalidated(mounted_here: Mounted) -> None:
-    """LOOKUP minus FORGET decides, and the account is watched only as long. SEMANTICS 1.2"""
-    operations = mounted_here.operations
-    await mounted_here.write("inbox/1.json", packed(pay()))
-    assert not [inode for inode in mounted_here.invalidated if nodes.kind_of(inode) is Kind.BALANCE]
-    held = pyfuse3.InodeT(await mounted_here.find("accounts/b/balance.json"))
-    await mounted_here.find("accounts/b/balance.json")
-    await mounted_here.find("transactions")
-    mounted_here.invalidated.clear()
-    await mounted_here.write("inbox/2.json", packed(pay()))
-    await mounted_here.write("inbox/3.json", packed(pay("1.00", "c", "a")))  # another account
-    assert mounted_here.invalidated.count(held) == 1
-    assert mounted_here.invalidated.count(Fixed.TRANSACTIONS) == 2
-    await operations.forget([(held, 1)])
-    await mounted_here.write("inbox/4.json", packed(pay()))
-    assert mounted_here.invalidated.count(held) == 2
-    await operations.forget([(held, 1)])
-    await mounted_here.write("inbox/5.json", packed(pay()))
-    assert mounted_here.invalidated.count(held) == 2
-    assert operations.ledger.engine.touched() == []
-
-
-async def test_receipts_are_invalidated(mounted_here: Mounted) -> None:
-    """A name that is answered anew. SEMANTICS 1.2"""
-    await mounted_here.write("inbox/x.json", packed(pay()))
-    held = await mounted_here.find("receipts/x.json")
-    mounted_here.invalidated.clear()
-    await mounted_here.write("inbox/x2.json", packed(pay()))
-    assert held not in mounted_here.invalidated
-    mounted_here.operations.door.unlink(Fixed.INBOX, b"x.json")
-    await mounted_here.write("inbox/x.json", packed(pay("2.00")))
-    assert held in mounted_here.invalidated
-
-
-async def test_first_lookup_of_a_changing_file_gives_no_validity(mounted_here: Mounted) -> None:
-    """Between our reply and the kernel's inode an invalidation would be lost. SEMANTICS 1.2"""
-    operations, ctx = mounted_here.operations, mounted_here.ctx
-    account = pyfuse3.InodeT(await mounted_here.find("accounts/b"))
-    for name, seconds in ((b"balance.json", 0), (b"tx.log", 0), (b"statement.csv", 0), (b"snapshots", 3600)):
-        entry = await operations.lookup(account, pyfuse3.FileNameT(name), ctx)
-        assert (entry.entry_timeout, entry.attr_timeout) == (3600, seconds)
-        assert (await operations.getattr(entry.st_ino, ctx)).attr_timeout == 3600
-
-
-async def test_a_reader_gets_the_bytes_of_the_size_it_was_told(mounted_here: Mounted) -> None:
-    """A commit between GETATTR and READ. SEMANTICS 1.8"""
-    operations, ctx = mounted_here.operations, mounted_here.ctx
-    inode = pyfuse3.InodeT(await mounted_here.find("accounts/b/balance.json"))
-    size = (await operations.getattr(inode, ctx)).st_size
-    await mounted_here.write("inbox/x.json", packed(pay("123456.00")))
-    opened = await operations.open(inode, pyfuse3.FlagT(0), ctx)
-    assert json.loads((await operations.read(opened.fh, 0, 4096))[:size])["balance"] == "0.00"
-    # The size is always the same, for those who ask once more behind the end (cat, jq, Python).
-    assert (await operations.getattr(inode, ctx)).st_size == size
-    assert json.loads(await operations.read(opened.fh, 0, 4096))["balance"] == "123456.00"
 
 
 async def test_names_only_is_available() -> None:

@@ -79,7 +79,7 @@ def _unread_account(directory: Path, line: dict[str, Any]) -> Iterator[str]:
     log = (directory / "tx.log").read_bytes()
     entries = [json.loads(entry) for entry in log.splitlines()]
     if size > len(log) or not any(entry["index"] == index for entry in entries):
-        yield f"{line}: {directory}/tx.log of {size} bytes lacks it"
+        yield f"{line}: {directory}/tx.log of {size} bytes, of which {len(log)} were read, lacks it"
 
 
 class Process:
