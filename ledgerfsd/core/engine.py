@@ -28,6 +28,7 @@ lib: Any = _core.lib
 
 MARK_BYTES = 80
 DRY_RUN = 16
+STATE_NODE_BYTES = 104  # hash and three sums of 24 bytes
 REPLAY_STEP_BYTES = 16 * limits.MIB
 CLASSES = (
     "customer_liability",
@@ -108,8 +109,60 @@ class Completion:
         return int(lib.lfs_ticket_committed(self._handle))
 
 
+class Sums(NamedTuple):
+    """Of a node of the state tree: minor units, never negative."""
+
+    debits: int
+    credits: int
+    liability: int
+
+
+class StateNode(NamedTuple):
+    """A node of the state tree (docs/FORMAT.md, section 12)."""
+
+    hash: bytes
+    sums: Sums
+
+
+class StateProof(NamedTuple):
+    """What proves an account, as of the seal that carries the state root."""
+
+    ticket: int
+    account: Account
+    position: int
+    path: list[StateNode]
+    trees: bytes  # what the state root is the hash of
+    block: int
+
+
+def _node(data: bytes) -> StateNode:
+    return StateNode(data[:32], Sums(*(int.from_bytes(data[at : at + 24], "big") for at in (32, 56, 80))))
+
+
 def _number(halves: Any) -> int:
     return int(halves[0]) | int(halves[1]) << 64
+
+
+def _account(ordinal: int, raw: Any) -> Account:
+    return Account(
+        ordinal=ordinal,
+        name=ffi.string(raw.name, raw.name_len).decode(),
+        currency=ffi.string(raw.currency).decode(),
+        decimals=raw.decimals,
+        account_class=CLASSES[raw.account_class],
+        normal=SIDES[raw.normal],
+        status=STATUSES[raw.status],
+        debits=_number(raw.debits),
+        credits=_number(raw.credits),
+        held_debits=_number(raw.held_debits),
+        held_credits=_number(raw.held_credits),
+        overdraft=_number(raw.overdraft) if raw.limit else None,
+        open_index=raw.open_index,
+        last_index=raw.last_index,
+        last_tx=raw.last_tx,
+        entries=raw.entries,
+        log_bytes=raw.log_bytes,
+    )
 
 
 class Engine:
@@ -214,6 +267,31 @@ class Engine:
         """Wait until everything submitted is completed."""
         lib.lfs_drain(self._handle)
 
+    def prove(self, ordinal: int) -> int:
+        """Ask for the proof of an account and return a number, by which ``proofs`` gives it soon.
+
+        When the state has changed since its root was sealed last, a seal that carries it is made.
+        """
+        return int(lib.lfs_prove(self._handle, ordinal))
+
+    def proofs(self) -> list[tuple[int, StateProof | None]]:
+        """What ``prove`` asked for and is finished; also announced through the eventfd.
+
+        None: there is no such account, or the ledger is read-only and the newest state is not sealed.
+        """
+        found: list[tuple[int, StateProof | None]] = []
+        while handle := lib.lfs_take_proof(self._handle):
+            raw = ffi.gc(handle, lib.lfs_proof_free)
+            if raw.code:
+                found.append((raw.number, None))
+                continue
+            path = bytes(ffi.buffer(raw.path, raw.siblings * STATE_NODE_BYTES))
+            nodes = [_node(path[at : at + STATE_NODE_BYTES]) for at in range(0, len(path), STATE_NODE_BYTES)]
+            account = _account(raw.ordinal, raw.account)
+            trees = bytes(ffi.buffer(raw.list, raw.list_len))
+            found.append((raw.number, StateProof(raw.number, account, raw.position, nodes, trees, raw.block)))
+        return found
+
     @property
     def inflight_bytes(self) -> int:
         """Bytes submitted and not yet completed."""
@@ -290,25 +368,7 @@ class Engine:
         raw = ffi.new("lfs_account_view *")
         if ordinal < 0 or lib.lfs_read_account(self._handle, ordinal, raw):
             raise IndexError(ordinal)
-        return Account(
-            ordinal=ordinal,
-            name=ffi.string(raw.name, raw.name_len).decode(),
-            currency=ffi.string(raw.currency).decode(),
-            decimals=raw.decimals,
-            account_class=CLASSES[raw.account_class],
-            normal=SIDES[raw.normal],
-            status=STATUSES[raw.status],
-            debits=_number(raw.debits),
-            credits=_number(raw.credits),
-            held_debits=_number(raw.held_debits),
-            held_credits=_number(raw.held_credits),
-            overdraft=_number(raw.overdraft) if raw.limit else None,
-            open_index=raw.open_index,
-            last_index=raw.last_index,
-            last_tx=raw.last_tx,
-            entries=raw.entries,
-            log_bytes=raw.log_bytes,
-        )
+        return _account(ordinal, raw)
 
     def names(self, first: int, count: int) -> list[str]:
         """Account names by ordinal."""

@@ -21,7 +21,7 @@ HASH: Final = rb'"[0-9a-f]{64}"'
 # A whole seal as it stands in the stream. User text cannot hold one unnoticed: the u16 before it must be its length.
 SEAL: Final = re.compile(
     rb'(..)(\{"count":[0-9]+,"first":([0-9]+),"height":([0-9]+),"index":[0-9]+,"log_root":' + HASH + rb',"policy":' + HASH
-    + rb',"prev":' + HASH + rb',"t":"seal/1","time":"[^"]{30}","tx_root":' + HASH + rb"\})",
+    + rb',"prev":' + HASH + rb'(?:,"state_root":' + HASH + rb')?,"t":"seal/1","time":"[^"]{30}","tx_root":' + HASH + rb"\})",
     re.DOTALL,
 )  # fmt: skip
 

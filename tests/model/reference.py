@@ -213,7 +213,7 @@ class Reference:
         entry, time_ns = self._next()
         first = len(self.book.entries)
         if entry["t"] == "seal/1":
-            self.book.seal(time_ns)
+            self.book.seal(time_ns, state="state_root" in entry)
         elif entry["t"] == "void/1" and entry["reason"] == "expired":
             assert self.book.expire(time_ns)
         else:

@@ -45,6 +45,8 @@ lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t a
     e->published = reserved((size_t)accounts_max * sizeof *e->published);
     e->watched = reserved(accounts_max);
     e->dirty = reserved((accounts_max >> 12) * 8 + 8);
+    e->state_mark = reserved(accounts_max);
+    lfs_state_tree_init(&e->tree, accounts_max);
     e->segments = reserved(LFS_SEGMENTS_MAX * sizeof *e->segments);
     e->replay_bytes = reserved((size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_bytes);
     e->replay_len = reserved((size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_len);
@@ -77,13 +79,19 @@ void lfs_engine_free(lfs_engine *e) {
     for (lfs_ticket *t; (t = lfs_take(e));) lfs_ticket_free(t);
     munmap(e->published, accounts * sizeof *e->published);
     munmap(e->watched, accounts);
+    munmap(e->state_mark, accounts);
+    lfs_state_tree_free(&e->tree);
+    for (lfs_proof *p; (p = e->proofs ? e->proofs : e->proven);) {
+        *(e->proofs ? &e->proofs : &e->proven) = p->next;
+        lfs_proof_free(p);
+    }
     munmap(e->dirty, (accounts >> 12) * 8 + 8);
     munmap(e->segments, LFS_SEGMENTS_MAX * sizeof *e->segments);
     munmap(e->replay_bytes, (size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_bytes);
     munmap(e->replay_len, (size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_len);
     lfs_ledger_free(&e->ledger);
     lfs_arena_free(&e->arena);
-    void *rooms[] = {e->touched, e->offset_room, e->leaf_room, e->mth_room, e->pointer_room, e->length_room, e->saved_table};
+    void *rooms[] = {e->touched, e->offset_room, e->leaf_room, e->mth_room, e->pointer_room, e->length_room, e->saved_table, e->pending};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) free(rooms[i]);
     int fds[] = {e->journal_dir, e->hashes_dir, e->runs_dir, e->wakeup};
     for (int i = 0; i < 4; i++)
@@ -121,8 +129,13 @@ int lfs_writer_idle(lfs_engine *e) {
 void lfs_hand_over(lfs_engine *e) {
     lfs_ledger *l = &e->ledger;
     lfs_group *g = l->group;
-    if (!g->entries && !g->tickets) return;
-    if (g->entries) { /* the seal takes the next index and time; T2 writes it */
+    pthread_mutex_lock(&e->lock);
+    g->state_wanted = e->state_wanted && !e->failure_code;
+    e->state_wanted = 0;
+    pthread_mutex_unlock(&e->lock);
+    g->sealed = g->entries || g->state_wanted;
+    if (!g->sealed && !g->tickets) return;
+    if (g->sealed) { /* the seal takes the next index and time; T2 writes it */
         l->last_time = l->now_ns > l->last_time ? l->now_ns : l->last_time + 1;
         g->seal_time = l->last_time;
         g->n_accounts = l->n_accounts;
@@ -177,9 +190,13 @@ static void complete(lfs_engine *e, lfs_group *g) {
 
 static void *write_loop(void *context) {
     lfs_engine *e = context;
+    if (lfs_state_begin(e)) lfs_turn_read_only(e, LFS_STORAGE_ERROR, "the accounts do not have the state root of the newest seal: run ledgerfs fsck");
     pthread_mutex_lock(&e->lock);
     for (;;) {
-        while (!e->ready && !(e->stopping > 1)) pthread_cond_wait(&e->to_write, &e->lock);
+        while (!e->ready && !(e->stopping > 1)) {
+            lfs_proofs_answer(e);
+            if (!e->ready && !(e->stopping > 1)) pthread_cond_wait(&e->to_write, &e->lock);
+        }
         if (!e->ready) break;
         lfs_group *g = e->writing = e->ready;
         e->ready = NULL;
@@ -188,7 +205,7 @@ static void *write_loop(void *context) {
         pthread_mutex_unlock(&e->lock);
         if (failed) {
             refuse_group(e, g, LFS_READ_ONLY);
-        } else if (g->entries) {
+        } else if (g->sealed) {
             char why[256];
             int code = lfs_group_commit(e, g, why);
             if (code) {
@@ -201,6 +218,7 @@ static void *write_loop(void *context) {
         pthread_mutex_lock(&e->lock);
         complete(e, g);
         e->writing = NULL;
+        lfs_proofs_answer(e);
         pthread_cond_broadcast(&e->to_apply);
         if (half && !e->spare_ready && !e->zero_wanted && !e->failure_code) {
             e->zero_wanted = 1;
@@ -232,7 +250,8 @@ static lfs_ticket *next_ticket(lfs_engine *e, int *tick) {
     pthread_mutex_lock(&e->lock);
     for (;;) {
         int idle = !e->ready && !e->writing, open = e->ledger.group->entries || e->ledger.group->tickets;
-        if (open && idle) break; /* the writer waits: give it what there is */
+        if ((open || e->state_wanted) && idle && !e->pause_wanted) break; /* the writer waits: give it what there is */
+        if (open && idle) break;
         if (e->pause_wanted && !open && idle) {
             e->paused = 1;
             pthread_cond_broadcast(&e->quiet);
@@ -247,13 +266,14 @@ static lfs_ticket *next_ticket(lfs_engine *e, int *tick) {
     lfs_ticket *t = NULL;
     *tick = e->tick_wanted;
     int idle = !e->ready && !e->writing, open = e->ledger.group->entries || e->ledger.group->tickets;
-    if (!(open && idle) && !e->pause_wanted && e->queue) {
+    int hand_over = idle && (open || (e->state_wanted && !e->pause_wanted));
+    if (!hand_over && !e->pause_wanted && e->queue) {
         t = e->queue;
         e->queue = t->next;
         if (!e->queue) e->queue_tail = &e->queue;
         t->next = NULL;
     }
-    if (!(open && idle)) e->tick_wanted = 0;
+    if (!hand_over) e->tick_wanted = 0;
     else *tick = 0;
     pthread_mutex_unlock(&e->lock);
     return t;
@@ -271,7 +291,7 @@ static void *apply_loop(void *context) {
             g->tickets_tail = &t->next;
         } else if (tick) {
             if (!e->failure_code) lfs_expire(&e->ledger, lfs_clock());
-        } else if (e->ledger.group->entries || e->ledger.group->tickets) {
+        } else if (e->ledger.group->entries || e->ledger.group->tickets || e->state_wanted) {
             lfs_hand_over(e);
         } else {
             break; /* stopping, and nothing is left */
@@ -337,6 +357,7 @@ uint64_t lfs_submit(lfs_engine *e, const uint8_t *data, size_t len, const char *
 void lfs_tick(lfs_engine *e) {
     pthread_mutex_lock(&e->lock);
     e->tick_wanted = 1;
+    if (atomic_load(&e->state_stale)) e->state_wanted = 1;
     pthread_cond_broadcast(&e->to_apply);
     pthread_mutex_unlock(&e->lock);
 }

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 #include "ledger.h"
 #include "lfs_hash.h"
+#include "state_tree.h"
 
 #define LFS_SEGMENTS_MAX 65536
 #define LFS_LEVELS 4 /* 256^4 leaves are all the entries there may be */
@@ -78,6 +79,12 @@ struct lfs_engine {
     const uint8_t **pointer_room;
     uint32_t *length_room;
     uint32_t room;
+    lfs_state_tree tree;   /* of the newest seal that carries its root; ahead of the disk while that is written */
+    uint64_t state_height; /* that seal's height; 0: none since the start */
+    uint64_t state_ns;     /* when it was made, by the monotonic clock */
+    uint8_t *state_mark;   /* per account: see prove.c */
+    uint32_t *pending, n_pending, pending_size; /* accounts published since */
+    _Atomic int state_stale; /* n_pending > 0 */
 
     /* Published, under `publish`; entries is also read without it. */
     pthread_mutex_t publish;
@@ -96,8 +103,9 @@ struct lfs_engine {
     pthread_mutex_t lock;
     pthread_cond_t to_apply, to_write, to_zero, quiet;
     pthread_t apply_thread, write_thread, zero_thread;
-    int running, stopping, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready;
+    int running, stopping, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready, state_wanted;
     lfs_ticket *queue, **queue_tail, *done, **done_tail;
+    lfs_proof *proofs, *proven; /* asked for; answered */
     uint64_t next_ticket, inflight_tickets, inflight_bytes;
     lfs_group *groups[LFS_GROUPS], *ready, *writing;
     char failure[256];
@@ -139,6 +147,12 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]);
 lfs_group *lfs_group_new(void);
 void lfs_group_free(lfs_group *g);
 
+/* prove.c: T2's */
+int lfs_state_begin(lfs_engine *e); /* -1: the newest seal carries another root */
+const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[32]);
+void lfs_state_published(lfs_engine *e, const lfs_group *g, int carried);
+void lfs_proofs_answer(lfs_engine *e);
+
 /* submit.c: T1's work on one ticket */
 void lfs_process(lfs_engine *e, lfs_ticket *t);
 lfs_result *lfs_result_add(lfs_ticket *t);
@@ -149,6 +163,7 @@ int lfs_writer_idle(lfs_engine *e);
 void lfs_turn_read_only(lfs_engine *e, int code, const char *why); /* for good; the first reason stays */
 
 /* recover.c */
+int lfs_hash_is(lfs_text text, const uint8_t hash[32]);
 int lfs_mark_write(lfs_engine *e, uint8_t *mark);
 
 /* read.c */

@@ -64,6 +64,7 @@ typedef struct lfs_group {
     lfs_update *updates;
     uint32_t n_updates, updates_size;
     uint64_t height, seal_time;
+    int sealed, state_wanted; /* it ends with a seal; the seal must carry the state root */
     uint32_t n_accounts; /* accounts there are after this group */
     uint8_t policy_leaf[32];
     lfs_ticket *tickets, **tickets_tail; /* finished with this group */
@@ -148,7 +149,7 @@ lfs_undo *lfs_undo_push(lfs_ledger *l, enum lfs_undo_kind kind, uint32_t which);
 /* entry.c: reading entries */
 typedef struct {
     lfs_text account, action, class_, code, count, currencies, currency, decimals, effective, expires, first, height, hold, id,
-        index, intent, intent_hash, ledger, limit, log_root, normal, owner, policy, postings, prev, reason, reverses, status, t,
+        index, intent, intent_hash, ledger, limit, log_root, normal, owner, policy, postings, prev, reason, reverses, state_root, status, t,
         tags, through, time, tx, tx_root, type;
 } lfs_entry;
 typedef struct {
@@ -183,7 +184,8 @@ int lfs_render_update(lfs_ledger *l, const lfs_intent *in, const char *action, c
 int lfs_render_policy(lfs_ledger *l, const lfs_intent *in);
 int lfs_render_rejected(lfs_ledger *l, const lfs_intent *in, int code);
 uint32_t lfs_render_seal(uint8_t *out, uint64_t index, uint64_t time, uint64_t height, uint64_t first, uint64_t count,
-                         const uint8_t log_root[32], const uint8_t policy[32], const uint8_t prev[32], const uint8_t tx_root[32]);
+                         const uint8_t log_root[32], const uint8_t policy[32], const uint8_t prev[32], const uint8_t *state_root,
+                         const uint8_t tx_root[32]);
 uint32_t lfs_render_genesis(uint8_t *out, uint64_t time, const char *ledger, const char *currencies);
 
 /* apply.c */

@@ -99,6 +99,24 @@ uint64_t lfs_read_history(lfs_engine *e, uint64_t ordinal, int64_t stop, int64_t
 int lfs_watch(lfs_engine *e, uint64_t ordinal, int on);
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap);
 
+/* -- balance proofs (FORMAT, sections 12 and 13) */
+typedef struct lfs_proof {
+    struct lfs_proof *next;
+    uint64_t number, ordinal;
+    int code;              /* 0, or why there is none */
+    uint32_t position, siblings;
+    uint8_t *path;         /* siblings * 104 bytes, from the leaf upwards: hash, then debits, credits, liability of 24 bytes */
+    uint8_t *list;         /* the bytes that the state root is the hash of */
+    size_t list_len;
+    uint64_t block;        /* height of the seal that carries that root */
+    lfs_account_view account; /* as of that seal */
+} lfs_proof;
+/* Ask for the proof of an account; returns a number. When the state has changed since its root was sealed last, a seal is made. */
+uint64_t lfs_prove(lfs_engine *e, uint64_t ordinal);
+/* A finished one, or NULL. The caller frees it. */
+lfs_proof *lfs_take_proof(lfs_engine *e);
+void lfs_proof_free(lfs_proof *p);
+
 /* -- saving the projection */
 /* Pause, wait until memory and disk agree, write the mark (80 bytes) and copy the small tables; sync hashes/ and runs/. */
 int lfs_save_begin(lfs_engine *e, uint8_t *mark);

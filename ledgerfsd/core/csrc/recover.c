@@ -33,7 +33,7 @@ int lfs_engine_create(lfs_engine *e, const char *ledger, const char *currencies_
     lfs_leaf_hashes(&entry, &len, 1, leaf);
     lfs_mth(leaf, 1, root, root);
     uint8_t *seal = bytes + 2 + len;
-    uint32_t seal_len = lfs_render_seal(seal + 2, 1, now_ns + 1, 1, 0, 1, root, leaf, none, root);
+    uint32_t seal_len = lfs_render_seal(seal + 2, 1, now_ns + 1, 1, 0, 1, root, leaf, none, NULL, root);
     seal[0] = (uint8_t)(seal_len >> 8);
     seal[1] = (uint8_t)seal_len;
     if (lfs_write_all(e->segments[0].fd, bytes, len + seal_len + 4, 0) || fdatasync(e->segments[0].fd))
@@ -95,7 +95,7 @@ static void load_frontier(lfs_engine *e, uint64_t entries) {
     }
 }
 
-static int hash_is(lfs_text hex, const uint8_t hash[32]) {
+int lfs_hash_is(lfs_text hex, const uint8_t hash[32]) {
     uint8_t value[32];
     return hex.p && hex.len == 64 && lfs_hex_get(hex.p, 32, value) == 0 && memcmp(value, hash, 32) == 0;
 }
@@ -130,7 +130,7 @@ static int check_mark(lfs_engine *e, const uint64_t *mark) {
     uint8_t root[32];
     load_frontier(e, mark[M_ENTRIES] - 1);
     lfs_frontier_root(&e->frontier, root);
-    if (!hash_is(entry.log_root, root)) return lfs_fail_api(e, "hashes/ is not what was sealed");
+    if (!lfs_hash_is(entry.log_root, root)) return lfs_fail_api(e, "hashes/ is not what was sealed");
     lfs_frontier_append(&e->frontier, leaf, 1);
     return 0;
 }
@@ -234,20 +234,28 @@ static int number_is(lfs_text token, uint64_t expected) {
  * that is damaged, for no torn write makes such a batch. */
 static const char *check_seal(lfs_engine *e, const lfs_entry *seal, uint64_t first, uint32_t n, const uint8_t *policy, int early,
                               lfs_frontier *after, int *history) {
-    uint8_t tx_root[32], log_root[32];
+    uint8_t tx_root[32], log_root[32], state_root[32]; /* whether that is right is seen when the state tree is made */
     lfs_mth(e->leaf_room, n, e->mth_room, tx_root);
     *after = e->frontier;
     lfs_frontier_append(after, e->leaf_room, n);
     lfs_frontier_root(after, log_root);
-    int chained = hash_is(seal->prev, e->prev_seal), logged = hash_is(seal->log_root, log_root);
-    if (!number_is(seal->height, e->ledger.height) || !number_is(seal->first, first) || !number_is(seal->count, n) || !n)
+    int chained = lfs_hash_is(seal->prev, e->prev_seal), logged = lfs_hash_is(seal->log_root, log_root);
+    if (!number_is(seal->height, e->ledger.height) || !number_is(seal->first, first) || !number_is(seal->count, n) || (!n && (!first || !seal->state_root.p)))
         return "its seal does not continue the chain (height, first, count)";
-    if (!hash_is(seal->tx_root, tx_root)) return "the bytes of the batch are not those that were sealed (tx_root)";
+    if (seal->state_root.p && (seal->state_root.len != 64 || lfs_hex_get(seal->state_root.p, 32, state_root))) return "its state root is not a hash";
+    if (!lfs_hash_is(seal->tx_root, tx_root)) return "the bytes of the batch are not those that were sealed (tx_root)";
     *history = early || (!chained && !logged);
     if (early) return "its time is not later than that of the entry before";
     if (!chained) return "its seal does not name the seal before (prev)";
     if (!logged) return "the history is not the one that was sealed (log_root)";
-    if (!hash_is(seal->policy, policy)) return "its seal names another policy than the one in force";
+    if (!lfs_hash_is(seal->policy, policy)) return "its seal names another policy than the one in force";
+    /* Written anew it must be the same: so it has no other members. */
+    uint8_t again[LFS_SEAL_BYTES_MAX + 1];
+    uint64_t time;
+    lfs_time_parse(seal->time.p, seal->time.len, &time);
+    uint32_t len = lfs_render_seal(again, first + n, time, e->ledger.height, first, n, log_root, policy, e->prev_seal,
+                                   seal->state_root.p ? state_root : NULL, tx_root);
+    if (len != e->replay_len[n] || memcmp(again, e->replay_bytes[n], len)) return "its seal has members that a seal does not have";
     return NULL;
 }
 

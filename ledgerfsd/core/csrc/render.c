@@ -261,12 +261,14 @@ static uint8_t *put_hash(uint8_t *p, const char *name, const uint8_t hash[32]) {
 }
 
 uint32_t lfs_render_seal(uint8_t *out, uint64_t index, uint64_t time, uint64_t height, uint64_t first, uint64_t count,
-                         const uint8_t log_root[32], const uint8_t policy[32], const uint8_t prev[32], const uint8_t tx_root[32]) {
+                         const uint8_t log_root[32], const uint8_t policy[32], const uint8_t prev[32], const uint8_t *state_root,
+                         const uint8_t tx_root[32]) {
     uint8_t *p = lfs_u64_put(LIT(out, "{\"count\":"), count);
     p = lfs_u64_put(LIT(p, ",\"first\":"), first);
     p = lfs_u64_put(LIT(p, ",\"height\":"), height);
     p = lfs_u64_put(LIT(p, ",\"index\":"), index);
     p = put_hash(put_hash(put_hash(p, "log_root", log_root), "policy", policy), "prev", prev);
+    if (state_root) p = put_hash(p, "state_root", state_root);
     p = lfs_time_put(LIT(p, ",\"t\":\"seal/1\",\"time\":\""), time);
     *p++ = '"';
     p = put_hash(p, "tx_root", tx_root);

@@ -28,10 +28,11 @@ void lfs_group_free(lfs_group *g) {
     free(g);
 }
 
-/* Hash the entries, seal them, and bring frontier and chain forward. */
-static void seal(lfs_engine *e, lfs_group *g) {
+/* Hash the entries, seal them, and bring frontier and chain forward. Returns whether the seal carries the state root. */
+static int seal(lfs_engine *e, lfs_group *g) {
     uint32_t n = g->entries;
-    uint8_t tx_root[32], log_root[32];
+    uint8_t tx_root[32], log_root[32], state_room[32];
+    const uint8_t *state_root = lfs_state_carry(e, g, state_room);
     lfs_rooms(e, n + 1);
     for (uint32_t i = 0; i < n; i++) {
         const uint8_t *at = g->bytes + g->start[i];
@@ -46,7 +47,7 @@ static void seal(lfs_engine *e, lfs_group *g) {
     uint8_t *at = g->bytes + g->used, *leaf = e->leaf_room + 32ull * n;
     const uint8_t *entry = at + 2;
     uint32_t len = lfs_render_seal(at + 2, g->first_index + n, g->seal_time, g->height, g->first_index, n, log_root,
-                                   g->policy_leaf, e->prev_seal, tx_root);
+                                   g->policy_leaf, e->prev_seal, state_root, tx_root);
     at[0] = (uint8_t)(len >> 8);
     at[1] = (uint8_t)len;
     lfs_leaf_hashes(&entry, &len, 1, leaf);
@@ -55,6 +56,7 @@ static void seal(lfs_engine *e, lfs_group *g) {
     g->start[n] = (uint32_t)g->used;
     g->tag[n] = 0;
     g->used += len + 2;
+    return state_root != NULL;
 }
 
 /* Where in the group a new segment begins: the first bundle boundary at or after the current one's target; n when nowhere. */
@@ -137,7 +139,7 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
         snprintf(why, 256, "no space for runs/ and hashes/: %s", strerror(errno));
         return LFS_READ_ONLY;
     }
-    seal(e, g);
+    int carried = seal(e, g);
     if (write_out(e, g, n, &begun)) {
         int full = errno == ENOSPC;
         snprintf(why, 256, "journal/ cannot be written: %s", strerror(errno));
@@ -155,5 +157,6 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
     }
     e->stream_end += g->used;
     publish(e, g, n);
+    lfs_state_published(e, g, carried);
     return 0;
 }

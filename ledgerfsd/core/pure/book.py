@@ -22,6 +22,7 @@ from . import entries
 from .entries import Json, given
 from .hashing import Frontier, leaf_hashes, mth, sha256
 from .intent import CLASSES, parse_limit
+from .state_tree import StateTree
 
 ZERO_HASH: Final = "00" * 32
 STATUS: Final = {"freeze": "frozen", "unfreeze": "open", "close": "closed"}  # action of account.update/1 → status
@@ -95,9 +96,11 @@ class Book:
     time_ns: int = -1  # of the newest entry
     seal_time_ns: int = 0
     sealed: Frontier = field(default_factory=Frontier, compare=False)  # tree of all entries up to the last seal
+    state: StateTree = field(default_factory=StateTree, compare=False)  # as of the last seal that carries its root
+    changed: dict[str, None] = field(default_factory=dict, compare=False)  # names of accounts changed since, in order
 
     def copy(self) -> Book:
-        """The state as it is now, to be put back before the next seal: the tree of what is sealed is shared."""
+        """The state as it is now, to be put back before the next seal: the trees of what is sealed are shared."""
         return replace(
             self,
             entries=list(self.entries),
@@ -110,6 +113,7 @@ class Book:
             reversed=set(self.reversed),
             answers=dict(self.answers),
             seals=list(self.seals),
+            changed=dict(self.changed),
         )
 
     # -- looking
@@ -165,6 +169,7 @@ class Book:
         """Store what the newest entry, ``data``, made of these accounts; the last of a name counts."""
         index = len(self.entries) - 1
         for account in {account.name: account for account in accounts}.values():
+            self.changed[account.name] = None
             self.accounts[account.name] = account._replace(
                 last_index=index,
                 last_tx=tx or account.last_tx,
@@ -203,6 +208,7 @@ class Book:
         }
         index = len(self.entries)
         data = self._append(entries.ACCOUNT, time_ns, members)
+        self.changed[name] = None
         self.accounts[name] = Account(
             ordinal=len(self.accounts),
             name=name,
@@ -327,8 +333,8 @@ class Book:
         members = {"id": entry_id, "intent_hash": digest, "code": code, "request": request}
         self._append(entries.REJECTED, time_ns, members, code=BY_NAME[code].number)
 
-    def seal(self, time_ns: int) -> bytes:
-        """End the batch with its seal/1. Returns the seal's bytes."""
+    def seal(self, time_ns: int, *, state: bool = False) -> bytes:
+        """End the batch with its seal/1, which carries the state root or not. Returns the seal's bytes."""
         first = self.batch_first
         leaves = b"".join(self.leaves[first:])
         self.sealed.append(leaves)
@@ -341,6 +347,11 @@ class Book:
             "prev": self.leaves[self.seals[-1]].hex() if self.seals else ZERO_HASH,
             "tx_root": mth(leaves).hex(),
         }
+        if state:
+            # New accounts first appear in the order of their opening, which is that of their ordinals.
+            self.state.update(self.accounts[name] for name in self.changed)
+            self.changed = {}
+            members["state_root"] = self.state.root().hex()
         data = self._append(entries.SEAL, time_ns, members)
         self.sealed.append(self.leaves[-1])
         self.seals.append(len(self.entries) - 1)

@@ -7,6 +7,7 @@ entries also follow from each other as a ledger is judged by ``replay.py``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, NoReturn
@@ -27,6 +28,8 @@ _SEAL_BEGIN: Final = b'{"count":'  # what every seal/1 begins with: the first of
 _SEAL_MEMBERS: Final = frozenset(
     ["count", "first", "height", "index", "log_root", "policy", "prev", "t", "time", "tx_root"]
 )
+_HASH: Final = re.compile("[0-9a-f]{64}")
+_SEAL_MORE: Final = frozenset(["state_root"])  # whether it is right is judged by replay.py
 
 
 class Recovered(NamedTuple):
@@ -111,7 +114,7 @@ def _is_seal(entry: bytes) -> bool:
     if not entry.startswith(_SEAL_BEGIN):
         return False
     value = _object(entry)
-    return value is not None and value.get("t") == SEAL and value.keys() == _SEAL_MEMBERS
+    return value is not None and value.get("t") == SEAL and value.keys() | _SEAL_MORE == _SEAL_MEMBERS | _SEAL_MORE
 
 
 def _seals_within(data: bytes) -> Iterator[tuple[int, dict[str, Json]]]:
@@ -202,7 +205,13 @@ class _Chain:
         }
         before = {"log_root": self.tree.root().hex(), "prev": self.prev}
         seal = _object(batch[-1])
-        if len(batch) < 2 or seal is None or any(seal[name] != value for name, value in own.items()):
+        empty = len(batch) < 2 and (not self.height or seal is None or "state_root" not in seal)
+        if (
+            empty
+            or seal is None
+            or not _HASH.fullmatch(str(seal.get("state_root", ZERO_HASH)))
+            or any(seal[name] != value for name, value in own.items())
+        ):
             return False
         agreed = [name for name, value in before.items() if seal[name] == value]
         if early or not agreed:

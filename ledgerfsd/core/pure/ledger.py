@@ -102,11 +102,11 @@ class Ledger:
 
     # -- writing
 
-    def seal(self, now_ns: int) -> bytes:
-        """End the open batch. Returns the seal, or b"" when there is nothing to seal."""
-        if self.book.batch_first == len(self.book.entries):
+    def seal(self, now_ns: int, *, state: bool = False) -> bytes:
+        """End the open batch. Returns the seal, or b"" when there is nothing to seal and the state is not asked for."""
+        if self.book.batch_first == len(self.book.entries) and not state:
             return b""
-        return self.book.seal(self.book.next_time(now_ns))
+        return self.book.seal(self.book.next_time(now_ns), state=state)
 
     def expire(self, now_ns: int) -> int:
         """Void the holds that have expired, in order of (expires, index). Returns how many."""

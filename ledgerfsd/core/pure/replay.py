@@ -196,10 +196,11 @@ def _rejected(book: Book, time_ns: int, common: Any, entry: Json) -> None:
     book.reject(time_ns, common["id"], digest, code, request)
 
 
-def _seal(book: Book, time_ns: int, _common: Any, _entry: Json) -> None:
-    if book.batch_first == len(book.entries):
+def _seal(book: Book, time_ns: int, _common: Any, entry: Json) -> None:
+    state = "state_root" in entry
+    if book.batch_first == len(book.entries) and not state:
         raise ValueError("seals nothing")
-    book.seal(time_ns)
+    book.seal(time_ns, state=state)
 
 
 _KINDS: Final[Mapping[str, Callable[[Book, int, Any, Json], None]]] = {
