@@ -187,15 +187,20 @@ class Engine:
         segment_bytes: int = limits.SEGMENT_BYTES,
         accounts_max: int = limits.ACCOUNTS_MAX,
         saved: SavedState | None = None,
+        verify: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Open and recover: load ``saved`` (or begin from nothing) and replay the rest of the journal.
 
+        ``verify``: read the journal of this store instead, changing nothing of it, and verify what a start trusts as well; ``store`` is scratch
+        for what its projections should hold, and the engine is not to be started. An unfinished batch is counted (``recovery.cut_bytes``), not cut.
         ``progress(done_bytes, total_bytes)`` is called now and then. Raises StoreError when the files cannot be used (a ``saved`` that does
         not fit among them: open again without it), DamageError when the journal is damaged. No thread runs before ``start``.
         """
         began = time.monotonic()
         self._handle = ffi.gc(lib.lfs_engine_new(os.fsencode(store), segment_bytes, accounts_max), lib.lfs_engine_free)
+        if verify is not None:
+            self._check(lib.lfs_engine_verify(self._handle, os.fsencode(verify)))
         self._open(saved)
         step = ffi.new("lfs_progress *")
         while more := lib.lfs_replay(self._handle, REPLAY_STEP_BYTES, step):

@@ -62,11 +62,13 @@ def _index(layout: Layout, saved: Saved, mark: Mark, check: Check, *, damaged: b
         if mark.entries == check.summary.entries and mark.accounts != len(accounts):
             yield Finding("projection", name, -1, f"holds {mark.accounts} accounts, the journal {len(accounts)}")
         for ordinal, account in enumerate(accounts[: mark.accounts]):
-            if wrong := _account(saved.state.pages, ordinal, account, whole=mark.entries == check.summary.entries):
+            if wrong := account_differs(
+                saved.state.pages, ordinal, account, whole=mark.entries == check.summary.entries
+            ):
                 yield Finding("projection", name, account.last_index, f"account {account.name}: {wrong}")
 
 
-def _account(pages: dict[int, bytes], ordinal: int, account: Account, *, whole: bool) -> str:
+def account_differs(pages: dict[int, bytes], ordinal: int, account: Account, *, whole: bool) -> str:
     """What is wrong with a saved account; "" when nothing is.
 
     Pages may be newer than the mark and older than the journal's end. So unless the mark is at the end (``whole``) only

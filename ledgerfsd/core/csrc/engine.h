@@ -61,7 +61,7 @@ struct lfs_ticket {
 };
 
 struct lfs_engine {
-    char store[PATH_MAX];
+    char store[PATH_MAX], verified[PATH_MAX]; /* verified: the store whose journal is only read, "" in normal life */
     int journal_dir, hashes_dir, runs_dir;
     uint64_t segment_bytes;
     char error[512];
@@ -148,6 +148,8 @@ lfs_group *lfs_group_new(void);
 void lfs_group_free(lfs_group *g);
 
 /* prove.c: T2's */
+void lfs_state_open(lfs_engine *e, uint32_t accounts);
+int lfs_state_replayed(lfs_engine *e, const lfs_entry *seal); /* while verifying; -1: the seal carries another root */
 int lfs_state_begin(lfs_engine *e); /* -1: the newest seal carries another root */
 const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[32]);
 void lfs_state_published(lfs_engine *e, const lfs_group *g, int carried);

@@ -50,6 +50,9 @@ const char *lfs_engine_error(lfs_engine *e);
 int lfs_engine_create(lfs_engine *e, const char *ledger, const char *currencies_hash, uint64_t now_ns);
 /* Open the files. mark (80 bytes) comes from lfs_save_mark, or NULL to begin from nothing: then the projections are emptied. */
 int lfs_engine_open(lfs_engine *e, const uint8_t *mark);
+/* Before lfs_engine_open(e, NULL): the journal is that of another store, of which nothing is changed; and replay also verifies what a start trusts (state
+ * roots, ids). This engine's own store is scratch for what the projections should hold. Never to be started. */
+int lfs_engine_verify(lfs_engine *e, const char *store);
 int lfs_load_page(lfs_engine *e, uint32_t page, const uint8_t *bytes, size_t len);
 int lfs_load_table(lfs_engine *e, const char *name, const uint8_t *bytes, size_t len);
 /* After the pages: names and ids into their tables. */

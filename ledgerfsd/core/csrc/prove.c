@@ -26,7 +26,7 @@ static void pend(lfs_engine *e, uint32_t ordinal) {
 }
 
 /* Places for the accounts below `accounts` that have none. */
-static void open_accounts(lfs_engine *e, uint32_t accounts) {
+void lfs_state_open(lfs_engine *e, uint32_t accounts) {
     lfs_ledger *l = &e->ledger;
     if (e->tree.n_accounts == accounts) return;
     pthread_mutex_lock(&e->names_lock); /* the list of currencies may move */
@@ -39,7 +39,7 @@ int lfs_state_begin(lfs_engine *e) {
     uint8_t root[32];
     uint32_t len, accounts = (uint32_t)e->counts.accounts;
     lfs_entry seal;
-    open_accounts(e, accounts);
+    lfs_state_open(e, accounts);
     for (uint32_t i = 0; i < accounts; i++) lfs_state_tree_set(&e->tree, i, &e->ledger.info[i], &e->published[i]);
     lfs_state_tree_root(&e->tree, root);
     const uint8_t *bytes = lfs_entry_at(e, e->counts.entries - 1, &len);
@@ -48,13 +48,28 @@ int lfs_state_begin(lfs_engine *e) {
     return lfs_hash_is(seal.state_root, root) ? 0 : -1;
 }
 
+/* The accounts that replay has changed since the last seal that carried the root; that tree must have the seal's root. */
+int lfs_state_replayed(lfs_engine *e, const lfs_entry *seal) {
+    lfs_ledger *l = &e->ledger;
+    uint8_t root[32];
+    lfs_state_open(e, l->n_accounts);
+    for (uint32_t i = 0; i < l->n_touched; i++) {
+        uint32_t ordinal = l->touched[i];
+        lfs_state_tree_set(&e->tree, ordinal, &l->info[ordinal], &l->state[ordinal]);
+        l->touched_mark[ordinal] = 0;
+    }
+    l->n_touched = 0;
+    lfs_state_tree_root(&e->tree, root);
+    return lfs_hash_is(seal->state_root, root) ? 0 : -1;
+}
+
 /* Does the group's seal carry the state root? If so, work it out. */
 const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[32]) {
     lfs_ledger *l = &e->ledger;
     uint64_t now = monotonic();
     if (!g->state_wanted && e->n_pending + g->n_updates > CHANGED_FEW && now - e->state_ns < STATE_INTERVAL_NS) return NULL;
     e->state_ns = now;
-    open_accounts(e, g->n_accounts);
+    lfs_state_open(e, g->n_accounts);
     for (uint32_t i = g->n_updates; i-- > 0;) { /* the last update of an account is the one that holds */
         uint32_t ordinal = g->updates[i].ordinal;
         if (e->state_mark[ordinal] & M_IN_GROUP) continue;

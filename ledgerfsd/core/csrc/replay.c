@@ -71,6 +71,7 @@ static int apply_posting(lfs_ledger *l, place *at, const lfs_entry_posting *post
     after.last_index = at->index;
     if (at->tx) after.last_tx = at->tx;
     *state = after;
+    lfs_touch(l, ordinal);
     at->applied[at->n - 1] = 1;
     return 0;
 }
@@ -102,6 +103,7 @@ static int replay_account(lfs_ledger *l, const place *at, const lfs_entry *e, ch
     l->info[ordinal] = info;
     l->state[ordinal] = (lfs_state){.last_index = at->index, .entries = 1, .log_bytes = (uint64_t)at->len + 1};
     lfs_table_load(&l->names, lfs_tag(l, e->account.p, e->account.len), ordinal);
+    lfs_touch(l, ordinal);
     return 0;
 }
 
@@ -116,7 +118,32 @@ static int replay_update(lfs_ledger *l, const place *at, const lfs_entry *e, cha
     state->last_index = at->index;
     state->entries++;
     state->log_bytes += (uint64_t)at->len + 1;
+    lfs_touch(l, ordinal);
     return 0;
+}
+
+/* What the postings of one currency come to: debits less credits, in more bits than any list of them needs. */
+typedef struct { uint16_t currency; u128 low; int64_t high; } difference;
+
+typedef struct {
+    difference of[LFS_POSTINGS_MAX];
+    uint32_t n;
+} balance;
+
+static void balance_add(balance *b, uint16_t currency, int debit, u128 amount) {
+    uint32_t i = 0;
+    while (i < b->n && b->of[i].currency != currency) i++;
+    if (i == b->n) b->of[b->n++] = (difference){currency, 0, 0};
+    u128 before = b->of[i].low;
+    b->of[i].low += debit ? amount : -amount;
+    if (debit) b->of[i].high += b->of[i].low < before;
+    else b->of[i].high -= b->of[i].low > before;
+}
+
+static int balanced(const balance *b) {
+    for (uint32_t i = 0; i < b->n; i++)
+        if (b->of[i].low || b->of[i].high) return 0;
+    return 1;
 }
 
 /* txn/1, hold/1, post/1, void/1 */
@@ -127,15 +154,21 @@ static int replay_postings(lfs_ledger *l, place *at, const lfs_entry *e, char *w
         int64_t index = lfs_id_find(l, lfs_hash(l, e->hold.p, e->hold.len), e->hold.p, e->hold.len);
         h = index < 0 ? NULL : lfs_hold_find(l, (uint32_t)index);
         if (!h) FAIL("the hold does not exist");
+        if (h->status != H_OPEN) FAIL("the hold has ended already");
     }
     lfs_entry_posting posting;
     const uint8_t *p = NULL;
     u128 amount = 0;
+    balance sums;
     int more;
-    while ((more = lfs_entry_posting_next(e->postings, &p, &posting)) == 1 && at->n < LFS_POSTINGS_MAX)
+    sums.n = 0;
+    while ((more = lfs_entry_posting_next(e->postings, &p, &posting)) == 1 && at->n < LFS_POSTINGS_MAX) {
         if (apply_posting(l, at, &posting, !is_hold && !is_void, is_hold ? 1 : h ? -1 : 0, h ? h->amount : 0, &amount, why))
             return -1;
+        balance_add(&sums, l->info[at->ordinals[at->n - 1]].currency, lfs_text_is(posting.side, "debit"), amount);
+    }
     if (more != 0 || at->n < 2) FAIL("the postings are not a list of at least two");
+    if (!balanced(&sums)) FAIL("its debits and credits differ");
     if (is_hold) {
         lfs_hold record = {amount, 0, (uint32_t)at->index, at->ordinals[0], at->ordinals[1], H_OPEN};
         if (e->expires.p && lfs_time_parse(e->expires.p, e->expires.len, &record.expires_ns)) FAIL("expires is not a time");
@@ -144,7 +177,10 @@ static int replay_postings(lfs_ledger *l, place *at, const lfs_entry *e, char *w
     }
     if (h) h->status = is_post ? H_POSTED : lfs_text_is(e->reason, "expired") ? H_EXPIRED : H_VOIDED;
     uint64_t reverses;
-    if (e->reverses.p && lfs_entry_u64(e->reverses, &reverses) == 0) lfs_reversed_put(l, reverses);
+    if (e->reverses.p && lfs_entry_u64(e->reverses, &reverses) == 0) {
+        if (lfs_reversed(l, reverses)) FAIL("the transaction that it reverses has been reversed already");
+        lfs_reversed_put(l, reverses);
+    }
     return 0;
 }
 
