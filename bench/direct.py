@@ -28,7 +28,7 @@ def main(directory: Path, accounts: int, files: list[Path]) -> None:
     for number, piece in enumerate(workload.open_accounts(accounts)):
         engine.submit(piece, source=b"accounts.ndjson", first_line=1 + 1_000_000 * number, mode=Mode.EACH)
     engine.drain()
-    before = engine.counts().transactions
+    before, spent = engine.counts().transactions, engine.state_ns
     bodies = [(path.name.encode(), path.read_bytes()) for path in files]
     began, used = time.perf_counter(), time.process_time()
     for name, body in bodies:
@@ -40,9 +40,11 @@ def main(directory: Path, accounts: int, files: list[Path]) -> None:
     seconds, used = time.perf_counter() - began, time.process_time() - used
     refused = sum(len(completion) - completion.committed for completion in engine.completions())
     transactions = engine.counts().transactions - before
+    spent = engine.state_ns - spent
     engine.close()
     shutil.rmtree(directory)
-    json.dump({"seconds": seconds, "cpu": used, "transactions": transactions, "refused": refused}, sys.stdout)
+    found = {"seconds": seconds, "cpu": used, "transactions": transactions, "refused": refused, "state": spent}
+    json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(REPOSITORY))
 
-from bench import measure, ndjson, reading, restart, single  # noqa: E402
+from bench import measure, ndjson, proofs, reading, restart, single  # noqa: E402
 from bench.measure import Report, machine  # noqa: E402
 
 RESULTS: Final = REPOSITORY / "bench" / "results"
@@ -100,6 +100,13 @@ def measure_accounts(report: Report, directory: Path, options: Any) -> None:
     restart.accounts(report, directory, count=100_000 if options.quick else 1_000_000)
 
 
+def measure_proofs(report: Report, directory: Path, options: Any) -> None:
+    """Making proofs, having one in hand after close(), verifying a whole store."""
+    transactions = options.transactions or (100_000 if options.quick else 10_000_000)
+    accounts = 10_000 if options.quick else 1_000_000
+    proofs.run(report, directory, seed=options.seed, transactions=transactions, accounts=accounts)
+
+
 MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "ndjson": measure_ndjson,
     "million-accounts": measure_million_accounts,
@@ -107,6 +114,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "reading": measure_reading,
     "restart": measure_restart,
     "accounts": measure_accounts,
+    "proofs": measure_proofs,
 }
 
 
@@ -117,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--only", choices=list(MEASUREMENTS), action="append", help="only this one (may be repeated)")
     made.add_argument("--repeats", type=int, help="runs of each measurement (default 3, quick 1)")
     made.add_argument(
-        "--transactions", type=int, help="of the restart measurement (default 10,000,000, quick 1,000,000)"
+        "--transactions", type=int, help="of the restart and proofs measurements (default 10,000,000, quick 1,000,000)"
     )
     made.add_argument("--seed", type=int, default=1, help="of the workload (default 1)")
     made.add_argument(

@@ -33,6 +33,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     store: str
     mountpoint: str
+    keys: str = ""  # directory of the signing keys; empty: keys/ in the store
     allow_other: bool = False  # other users may enter the mount (needs user_allow_other in /etc/fuse.conf unless root)
     segment_bytes: int = limits.SEGMENT_BYTES  # a segment is closed at the first bundle boundary at or after this size
     log_level: LogLevel = "info"

@@ -27,7 +27,9 @@ from ledgerfsd.errors import LedgerError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.obs import logging as obs_logging
 from ledgerfsd.obs.sdnotify import notify
+from ledgerfsd.service.keys import Keys, usual_directory
 from ledgerfsd.service.ledger import Ledger
+from ledgerfsd.service.signing import Signing
 from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.vfs import mount as vfs
 
@@ -37,9 +39,10 @@ example:
 
 It stays in the foreground and logs to stderr; `ledgerfs mount` starts it in the background. SIGTERM, Ctrl-C and
 `ledgerfs umount` stop it cleanly. A --config file is TOML with these keys (the command line wins):
-  store, mountpoint, allow_other, segment_bytes, log_level, log_format
+  store, mountpoint, keys, allow_other, segment_bytes, log_level, log_format
 
-exit codes: 0 stopped cleanly, 1 error, 2 usage or configuration, 3 the store cannot be opened, 4 the journal is damaged
+exit codes: 0 stopped cleanly, 1 error, 2 usage or configuration, 3 the store cannot be opened, 4 the journal is damaged,
+or older than what its signer has signed
 """
 HEALTH_SECONDS: Final = 1.0
 PROGRESS_SECONDS: Final = 0.5
@@ -64,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         default=None,
         help="let other users in (see user_allow_other in fuse.conf)",
+    )
+    made.add_argument(
+        "--keys", metavar="DIR", help="directory of the keys that sign checkpoints (default: keys in the store)"
     )
     made.add_argument(
         "--segment-bytes", metavar="N", type=int, help="target size of a journal segment in bytes (default 64 MiB)"
@@ -149,23 +155,31 @@ def _recover(layout: layouts.Layout, config: Config) -> OpenStore:
 
 async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     ledger = Ledger(store.engine, store.layout)
-    ledger.troubles.append(lambda: store.projector.trouble)
+    signing = Signing(ledger, Keys(_keys(config, store.layout), ledger.origin))
+    ledger.troubles += [lambda: store.projector.trouble, signing.trouble]
 
     def ready() -> None:
         log.info("mounted", mountpoint=str(mountpoint), pid=os.getpid())
         notify(READY=1, STATUS=f"mounted at {mountpoint}")
 
+    # Before anything is accepted: a store that was rolled back must not be written to.
+    await signing.start()
     store.engine.start()
     store.projector.start()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.run)
         nursery.start_soon(_watch, store)
+        nursery.start_soon(signing.run)
         async with trio.open_nursery() as serving:
             # Signals end the serving only: what it has queued is still collected by ledger.run.
             await serving.start(_signals, serving.cancel_scope)
-            await vfs.serve(ledger, mountpoint, allow_other=config.allow_other, ready=ready)
+            await vfs.serve(ledger, signing, mountpoint, allow_other=config.allow_other, ready=ready)
             serving.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
+
+
+def _keys(config: Config, layout: layouts.Layout) -> Path:
+    return Path(config.keys).resolve() if config.keys else usual_directory(layout.root)
 
 
 async def _signals(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ledgerfsd import limits
 from ledgerfsd.cli import places
+from ledgerfsd.cli.keys import of_store
 from ledgerfsd.cli.output import Progress, print_json
 from ledgerfsd.errors import DamageError
 from ledgerfsd.journal import layout as layouts
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 FINDINGS_SHOWN: Final = 100
 
 INIT_TEXT: Final = """\
-Make a new, empty store. The origin names the ledger for ever (it is in every proof): a URL without its scheme.
+Make a new, empty store, and the key that signs its checkpoints. The origin names the ledger for ever (it is in every
+proof): a URL without its scheme.
 
 example:
   ledgerfs init --store /var/lib/ledgerfs/main --ledger ledger.example/main
@@ -51,6 +53,7 @@ def register(commands: Commands) -> None:
     init.add_argument(
         "--segment-bytes", metavar="N", type=_segment_bytes, help="target size of a segment (default 64 MiB)"
     )
+    init.add_argument("--keys", metavar="DIR", help="directory of the signing keys (default: keys in the store)")
     init.set_defaults(run=run_init)
     rebuild = commands.add_parser("rebuild", help="make all projections anew", description=REBUILD_TEXT)
     rebuild.set_defaults(run=run_rebuild)
@@ -75,10 +78,14 @@ def run_init(options: argparse.Namespace) -> int:
     """Make a store."""
     layout = places.store(options.store)
     layouts.create(layout.root, options.ledger, segment_bytes=options.segment_bytes or limits.SEGMENT_BYTES)
+    keys = of_store(layout, options.keys)
+    keys.create_if_absent()  # keys that are there already are of this ledger, or the next line says that they are not
+    vkeys = [key.vkey for key in keys.trusted_root().keys if key.signs]
     if options.json:
-        print_json({"store": str(layout.root), "ledger": options.ledger})
+        print_json({"store": str(layout.root), "ledger": options.ledger, "vkeys": vkeys})
     else:
         print(f"made the store {layout.root} for {options.ledger}")
+        print("its checkpoints are signed by", *vkeys)
     return 0
 
 

@@ -192,8 +192,9 @@ class Engine:
     ) -> None:
         """Open and recover: load ``saved`` (or begin from nothing) and replay the rest of the journal.
 
-        ``verify``: read the journal of this store instead, changing nothing of it, and verify what a start trusts as well; ``store`` is scratch
-        for what its projections should hold, and the engine is not to be started. An unfinished batch is counted (``recovery.cut_bytes``), not cut.
+        ``verify``: read the journal of this store instead, changing nothing of it, and verify what a start trusts as well;
+        ``store`` is scratch for what its projections should hold, and the engine is not to be started. An unfinished
+        batch is counted (``recovery.cut_bytes``), not cut.
         ``progress(done_bytes, total_bytes)`` is called now and then. Raises StoreError when the files cannot be used (a ``saved`` that does
         not fit among them: open again without it), DamageError when the journal is damaged. No thread runs before ``start``.
         """
@@ -296,6 +297,11 @@ class Engine:
             trees = bytes(ffi.buffer(raw.list, raw.list_len))
             found.append((raw.number, StateProof(raw.number, account, raw.position, nodes, trees, raw.block)))
         return found
+
+    @property
+    def state_ns(self) -> int:
+        """Nanoseconds spent on state roots since the start, by the thread that writes."""
+        return int(lib.lfs_state_spent(self._handle))
 
     @property
     def inflight_bytes(self) -> int:
@@ -429,6 +435,12 @@ class Engine:
         while (page := lib.lfs_save_page(self._handle, page, ffi.from_buffer(room), len(room))) >= 0:
             pages[page] = bytes(room)
         return SavedState(bytes(mark), tables, pages)
+
+    def page(self, number: int) -> bytes:
+        """An account page as ``save`` would give it now."""
+        room = bytearray(lib.lfs_page_bytes())
+        lib.lfs_read_page(self._handle, number, ffi.from_buffer(room), len(room))
+        return bytes(room)
 
     def saved(self, ok: bool) -> None:
         """Tell whether the last ``save`` reached the disk; what did not is part of the next."""

@@ -8,7 +8,9 @@ Start at ``ledger.Ledger``. It owns the engine's wake-up, so every intent, whate
   ``inbox_lines`` that of a stream of lines
 * ``receipts``  the answers to inbox files; ``receipt_text`` shows them line by line without rendering them whole
 * ``query``     what the files of the mount contain; ``chains`` an account's entries, ``render`` the texts
+* ``proofs``    checkpoints and proofs as texts; ``signing`` asks the ``signer``, a process of its own, for signatures, and
+  ``keys`` are the files it works with
 * ``status``    health, status and limits as text; ``metrics`` for Prometheus; ``quiet`` log lines that cannot fail
 
-Nothing here knows FUSE; trio is allowed. May import core, journal, state and the leaf modules.
+Nothing here knows FUSE; trio is allowed. May import core, journal, merkle, state and the leaf modules.
 """

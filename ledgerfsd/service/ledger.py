@@ -10,12 +10,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
+import msgspec
 import structlog
 import trio
 
 from ledgerfsd import limits
 from ledgerfsd.clock import Clock, SystemClock
-from ledgerfsd.core.engine import Completion, Engine
+from ledgerfsd.core.engine import Completion, Engine, StateProof
 from ledgerfsd.errors import BY_NAME, Refused
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.service.metrics import Metrics
@@ -64,6 +65,16 @@ class Ticket:
         return self._completion
 
 
+class Asked:
+    """A balance proof that somebody waits for."""
+
+    __slots__ = ("done", "proof")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.proof: StateProof | None = None
+
+
 class Room:
     """A bounded number of bytes, given out first come, first served."""
 
@@ -105,6 +116,7 @@ class Ledger:
     def __init__(self, engine: Engine, layout: Layout, *, clock: Clock | None = None) -> None:
         self.engine = engine
         self.layout = layout
+        self.origin = str(msgspec.json.decode(engine.entry(0))["ledger"])
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics()
         self.started_ns = self.clock.now_ns()
@@ -112,6 +124,7 @@ class Ledger:
         self.on_change: list[Callable[[Change], Awaitable[None]]] = []
         self.troubles: list[Callable[[], str]] = []  # each says what is wrong elsewhere, "" if nothing; for health
         self._tickets: dict[int, Ticket] = {}
+        self._asked: dict[int, Asked] = {}
         self._known = engine.counts()
         self._turn = trio.Lock()
 
@@ -140,6 +153,16 @@ class Ledger:
         ticket = await self.start(data, source=source, first_line=first_line, mode=mode, dry_run=dry_run)
         return await ticket.wait()
 
+    async def prove(self, ordinal: int) -> StateProof | None:
+        """The proof of an account as of the newest state, which is sealed for it if need be.
+
+        None: there is no such account, or the ledger is read-only and its newest state was not sealed.
+        """
+        asked = Asked()
+        self._asked[self.engine.prove(ordinal)] = asked
+        await asked.done.wait()
+        return asked.proof
+
     async def run(self) -> None:
         """Collect finished submissions until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -163,6 +186,10 @@ class Ledger:
                 self.room.give(ticket.size)
                 self.metrics.completed(completion, time.monotonic() - ticket.started)
                 ticket.finish(completion)
+            for number, proof in self.engine.proofs():
+                asked = self._asked.pop(number)
+                asked.proof = proof
+                asked.done.set()
 
     async def _announce(self) -> None:
         counts = self.engine.counts()

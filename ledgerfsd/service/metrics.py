@@ -39,6 +39,10 @@ class Metrics:
         self.receipts_failed = Counter(
             "ledgerfs_receipts_failed", "Receipts that could not be written to the store", registry=self._registry
         )
+        self.signatures = Counter("ledgerfs_checkpoints_signed", "Signatures of checkpoints", registry=self._registry)
+        self.signer_starts = Counter(
+            "ledgerfs_signer_starts_again", "How often the signer had to be started anew", registry=self._registry
+        )
         self.faults = Counter(
             "ledgerfs_faults",
             "Requests of the mount that failed for a reason of our own (EIO)",

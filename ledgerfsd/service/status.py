@@ -24,7 +24,7 @@ class Status:
     def __init__(self, ledger: Ledger, inbox: Inbox) -> None:
         self._ledger = ledger
         self._inbox = inbox
-        self._origin = str(msgspec.json.decode(ledger.engine.entry(0))["ledger"])
+        self._origin = ledger.origin
 
     def health(self) -> bytes:
         """``ok``, or one line for everything that is wrong."""

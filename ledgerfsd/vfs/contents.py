@@ -1,7 +1,7 @@
 """Size, time and bytes of every file that is only read.
 
 Start at ``Contents.stat``. Files that change in place either keep their size (balance, account) or are live: made for
-each open, and their pages are not cached (receipts, status).
+each open, and their pages are not cached (receipts, status, checkpoint, proofs).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from ledgerfsd.money import TABLE_BYTES
 from ledgerfsd.service import status as texts
 from ledgerfsd.service.query import HASH_BYTES, Text
 from ledgerfsd.vfs import nodes
@@ -17,12 +18,24 @@ from ledgerfsd.vfs.nodes import ENTRIES, Fixed, Kind
 
 if TYPE_CHECKING:
     from ledgerfsd.service.ledger import Ledger
+    from ledgerfsd.service.proofs import Proofs
     from ledgerfsd.service.query import Query
     from ledgerfsd.service.receipts import Answer, Receipts
     from ledgerfsd.service.status import Status
 
-GROWING: Final = frozenset((Fixed.ACCOUNTS, Fixed.TRANSACTIONS, Fixed.BLOCKS, Fixed.LOG, Fixed.TILES))
-LIVE: Final = frozenset((Fixed.HEALTH, Fixed.STATUS, Fixed.METRICS))
+GROWING: Final = frozenset(
+    (
+        Fixed.ACCOUNTS,
+        Fixed.TRANSACTIONS,
+        Fixed.PROOFS,
+        Fixed.CONSISTENCY,
+        Fixed.BLOCKS,
+        Fixed.LOG,
+        Fixed.TILES,
+    )
+)
+LIVE: Final = frozenset((Fixed.HEALTH, Fixed.STATUS, Fixed.METRICS, Fixed.CHECKPOINT, Fixed.TRUSTED_ROOT))
+PROOFS: Final = (Kind.PROOF, Kind.CONSISTENCY, Kind.ACCOUNT_PROOF)
 RECEIPTS: Final = (Kind.RECEIPT, Kind.DRY_RECEIPT)
 
 
@@ -48,16 +61,18 @@ class Readable(Protocol):
 class Contents:
     """The read-only files of one mount."""
 
-    def __init__(self, ledger: Ledger, query: Query, receipts: Receipts, status: Status) -> None:
+    def __init__(self, ledger: Ledger, query: Query, receipts: Receipts, status: Status, proofs: Proofs) -> None:
         self._ledger = ledger
         self._engine = ledger.engine
         self._query = query
         self._receipts = receipts
         self._status = status
+        self._proofs = proofs
         self._born_ns = query.mtime_of(0)
         self._fixed = {
             Fixed.README: status.readme(),
             Fixed.ERRORS: texts.errors_file(),
+            Fixed.CURRENCIES: TABLE_BYTES,
             Fixed.LIMITS: texts.limits_file(),
             Fixed.VERSION: texts.version_file(),
         }
@@ -72,7 +87,7 @@ class Contents:
             text = self._account_file(kind, number)
             return Stat(text.size, text.mtime_ns)
         if self.is_live(inode):
-            content = self.live(inode)
+            content = await self.live(inode)
             return Stat(content.size, content.mtime_ns)
         if kind is Kind.TX_LOG:
             return Stat(*self._query.log_size(number))
@@ -114,17 +129,28 @@ class Contents:
     @staticmethod
     def is_live(inode: int) -> bool:
         """Whether it is made for each open."""
-        return inode in LIVE or nodes.kind_of(inode) in RECEIPTS
+        return inode in LIVE or nodes.kind_of(inode) in RECEIPTS or nodes.kind_of(inode) in PROOFS
 
-    def live(self, inode: int) -> Readable:
-        """A live file, as it is now. Raises OSError ENOENT for a receipt that has gone."""
-        if nodes.kind_of(inode) in RECEIPTS:
-            return self._receipts.text(self.answer(nodes.number_of(inode)))
+    async def live(self, inode: int) -> Readable:
+        """A live file, as it is now. Raises OSError: ENOENT for a receipt that has gone, EIO when nothing can be signed."""
+        kind, number = nodes.kind_of(inode), nodes.number_of(inode)
+        if kind in RECEIPTS:
+            return self._receipts.text(self.answer(number))
+        if kind is Kind.PROOF:
+            return await self._proofs.transaction(number)
+        if kind is Kind.ACCOUNT_PROOF:
+            return await self._proofs.balance(number)
+        if kind is Kind.CONSISTENCY:
+            return self._proofs.consistency(*nodes.consistency_parts(number))
+        if inode == Fixed.CHECKPOINT:
+            return await self._proofs.checkpoint()
+        if inode == Fixed.TRUSTED_ROOT:
+            return self._proofs.trusted_root()
         make = {
             Fixed.HEALTH: self._status.health,
             Fixed.STATUS: self._status.status,
             Fixed.METRICS: self._status.metrics,
-        }[Fixed(inode)]
+        }[Fixed(number)]
         return Text(make(), self._ledger.clock.now_ns())
 
     def answer(self, number: int) -> Answer:

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from ledgerfsd.vfs import nodes
+from ledgerfsd.vfs.contents import GROWING
 from ledgerfsd.vfs.nodes import Fixed, Kind
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ _GROWING_FILES: Final = frozenset((Kind.TX_LOG, Kind.STATEMENT))
 _ACCOUNT_FILES: Final = (Kind.BALANCE, Kind.ACCOUNT_FILE, Kind.TX_LOG, Kind.STATEMENT)
 _TILES: Final = frozenset((Kind.TILE_LEVEL, Kind.TILE_GROUP))
 _RECEIPT_DIRECTORIES: Final = frozenset((Fixed.RECEIPTS, Fixed.DRY_RECEIPTS))
-_DIRECTORIES: Final = frozenset((Fixed.ACCOUNTS, Fixed.TRANSACTIONS, Fixed.BLOCKS, Fixed.LOG, Fixed.TILES))
 
 
 class Notify(Protocol):
@@ -96,7 +96,7 @@ class Kernel:
     def changes(inode: int) -> bool:
         """Whether a file may change while the kernel holds it, in what we let it cache."""
         kind = nodes.kind_of(inode)
-        fixed = kind is Kind.FIXED and (inode in _DIRECTORIES or inode in _RECEIPT_DIRECTORIES)
+        fixed = kind is Kind.FIXED and (inode in GROWING or inode in _RECEIPT_DIRECTORIES)
         return fixed or kind in _TILES or kind in _ACCOUNT_FILES
 
     def __len__(self) -> int:

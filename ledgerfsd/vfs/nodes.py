@@ -6,11 +6,13 @@ An inode number is ``kind << 56 | number``; kind 0 are the fixed files and direc
 from __future__ import annotations
 
 import enum
+from math import isqrt
 from typing import Final
 
 ROOT: Final = 1
 _SHIFT: Final = 56
 _MASK: Final = (1 << _SHIFT) - 1
+_PAIRS: Final = 32 << _SHIFT  # from here on (Kind.CONSISTENCY), up to the first handle, 2^61 numbers
 
 ENTRIES: Final = 8  # the "level" of entry bundles in numbers of tiles; hash levels are 0 to 7
 
@@ -37,6 +39,9 @@ class Kind(enum.IntEnum):
     RECEIPT = 14  # (hash of the name)
     DRY_RECEIPT = 15  # (hash of the name)
     INBOX_FILE = 16  # (running number; not kept over a restart, as the files are not)
+    PROOF = 17  # proofs/tx_… (transaction number)
+    ACCOUNT_PROOF = 18  # accounts/<id>/proof.json and proofs/<id>.json (ordinal)
+    CONSISTENCY = 32  # (two heights: see ``consistency``; with all kinds up to 63)
 
 
 class Fixed(enum.IntEnum):
@@ -54,6 +59,8 @@ class Fixed(enum.IntEnum):
     LOG = 10
     TILES = 11
     CONTROL = 12  # .ledgerfs
+    PROOFS = 13
+    CONSISTENCY = 14
     README = 20
     HEALTH = 21
     STATUS = 22
@@ -61,12 +68,15 @@ class Fixed(enum.IntEnum):
     ERRORS = 24
     LIMITS = 25
     VERSION = 26
+    CHECKPOINT = 27
+    TRUSTED_ROOT = 28
+    CURRENCIES = 29
 
 
 _DIRECTORIES: Final = frozenset(
     int(kind) for kind in (Kind.ACCOUNT, Kind.SNAPSHOTS, Kind.TILE_LEVEL, Kind.TILE_GROUP, Kind.PARTIAL)
 )
-_LAST_FIXED_DIRECTORY: Final = int(Fixed.CONTROL)
+_LAST_FIXED_DIRECTORY: Final = int(Fixed.CONSISTENCY)
 
 
 def inode(kind: Kind, number: int) -> int:
@@ -76,12 +86,12 @@ def inode(kind: Kind, number: int) -> int:
 
 def kind_of(inode: int) -> Kind:
     """What the file is."""
-    return Kind(inode >> _SHIFT)
+    return Kind(min(inode >> _SHIFT, Kind.CONSISTENCY))
 
 
 def number_of(inode: int) -> int:
     """Which of its kind."""
-    return inode & _MASK
+    return inode & (_MASK if inode < _PAIRS else _PAIRS - 1)
 
 
 def is_directory(inode: int) -> bool:
@@ -122,3 +132,18 @@ def group(level: int, depth: int, value: int) -> int:
 def group_parts(number: int) -> tuple[int, int, int]:
     """Level, depth and value of a group."""
     return number >> 44, number >> 40 & 0xF, number & 0xFF_FFFF_FFFF
+
+
+def consistency(old: int, new: int) -> int:
+    """Inode number of the proof between two blocks, old <= new; 0 when there is no number for it.
+
+    Pairs are counted 1-1, 1-2, 2-2, 1-3, …; the numbers last for 2^31 - 1 blocks, of the 2^32 entries a log can have.
+    """
+    number = new * (new - 1) // 2 + old - 1
+    return _PAIRS | number if number < _PAIRS else 0
+
+
+def consistency_parts(number: int) -> tuple[int, int]:
+    """The heights of the two blocks."""
+    new = (isqrt(8 * number + 1) + 1) // 2
+    return number - new * (new - 1) // 2 + 1, new

@@ -26,8 +26,10 @@ from ledgerfsd.errors import Refused
 from ledgerfsd.service.inbox import Inbox
 from ledgerfsd.service.inbox_handles import InboxHandle
 from ledgerfsd.service.ledger import Ledger
+from ledgerfsd.service.proofs import Proofs
 from ledgerfsd.service.query import Query
 from ledgerfsd.service.receipts import Receipts
+from ledgerfsd.service.signing import Signing
 from ledgerfsd.service.status import Status
 from ledgerfsd.vfs import entries, handles, nodes
 from ledgerfsd.vfs.contents import Contents
@@ -77,14 +79,15 @@ class LedgerOperations(pyfuse3.Operations):
     enable_writeback_cache = False  # it merges writes of different files' owners and swallows errors
     enable_acl = False
 
-    def __init__(self, ledger: Ledger, notify: Notify, *, names_only: bool | None = None) -> None:
+    def __init__(self, ledger: Ledger, signing: Signing, notify: Notify, *, names_only: bool | None = None) -> None:
         super().__init__()
         self.ledger = ledger
         self.receipts = Receipts(ledger.layout.receipts, ledger.clock, ledger.metrics)
         self.inbox = Inbox(ledger, self.receipts)
         self.query = Query(ledger)
-        self.tree = Tree(ledger.engine, self.query, self.inbox, self.receipts)
-        self.contents = Contents(ledger, self.query, self.receipts, Status(ledger, self.inbox))
+        self.proofs = Proofs(ledger, self.query, signing)
+        self.tree = Tree(ledger.engine, self.query, self.inbox, self.receipts, self.proofs)
+        self.contents = Contents(ledger, self.query, self.receipts, Status(ledger, self.inbox), self.proofs)
         self.kernel = Kernel(ledger.engine, notify, self.contents.stat)
         self.door = Door(self.inbox)
         self.handles = Handles()
@@ -179,7 +182,7 @@ class LedgerOperations(pyfuse3.Operations):
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise FUSEError(errno.EROFS)
         if self.contents.is_live(inode):
-            text = OpenText(self.contents.live(inode))
+            text = OpenText(await self.contents.live(inode))
             return FileInfo(fh=FileHandleT(self.handles.add(text)), direct_io=True, keep_cache=False)
         await self.contents.prepare(inode)
         await self.kernel.opened(inode)

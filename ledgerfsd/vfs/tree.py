@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ledgerfsd.core.engine import Engine
     from ledgerfsd.service.inbox import Inbox
+    from ledgerfsd.service.proofs import Proofs
     from ledgerfsd.service.query import Point, Query
     from ledgerfsd.service.receipts import Receipts
 
@@ -27,6 +28,7 @@ NAMES_AT_ONCE: Final = 256
 DOTS: Final = 2  # positions of "." and ".."
 
 _TX: Final = re.compile(rb"tx_([0-9]{4,19})\.json")
+_PROOF: Final = re.compile(rb"tx_([0-9]{4,19})\.tlog-proof")
 _BLOCK: Final = re.compile(rb"([0-9]{8,19})\.json")
 _TILE: Final = re.compile(rb"([0-9]{3})(\.p)?")
 _GROUP: Final = re.compile(rb"x([0-9]{3})")
@@ -40,12 +42,14 @@ _FIXED: Final[dict[Fixed, dict[bytes, Fixed]]] = {
         b"accounts": Fixed.ACCOUNTS,
         b"transactions": Fixed.TRANSACTIONS,
         b"blocks": Fixed.BLOCKS,
+        b"proofs": Fixed.PROOFS,
         b"log": Fixed.LOG,
         b".ledgerfs": Fixed.CONTROL,
     },
     Fixed.INBOX: {b"atomic": Fixed.ATOMIC, b"dry-run": Fixed.DRY_RUN},
     Fixed.RECEIPTS: {b"dry-run": Fixed.DRY_RECEIPTS},
-    Fixed.LOG: {b"tile": Fixed.TILES},
+    Fixed.LOG: {b"checkpoint": Fixed.CHECKPOINT, b"tile": Fixed.TILES},
+    Fixed.PROOFS: {b"consistency": Fixed.CONSISTENCY},
     Fixed.CONTROL: {
         b"health": Fixed.HEALTH,
         b"status.json": Fixed.STATUS,
@@ -53,11 +57,14 @@ _FIXED: Final[dict[Fixed, dict[bytes, Fixed]]] = {
         b"errors.tsv": Fixed.ERRORS,
         b"limits.json": Fixed.LIMITS,
         b"version": Fixed.VERSION,
+        b"currencies.tsv": Fixed.CURRENCIES,
+        b"trusted_root.json": Fixed.TRUSTED_ROOT,
     },
 }
 _ACCOUNT_FILES: Final = {
     b"balance.json": Kind.BALANCE,
     b"account.json": Kind.ACCOUNT_FILE,
+    b"proof.json": Kind.ACCOUNT_PROOF,
     b"tx.log": Kind.TX_LOG,
     b"statement.csv": Kind.STATEMENT,
     b"snapshots": Kind.SNAPSHOTS,
@@ -68,11 +75,12 @@ _PARENTS: Final = {child: parent for parent, children in _FIXED.items() for chil
 class Tree:
     """The names of one mount."""
 
-    def __init__(self, engine: Engine, query: Query, inbox: Inbox, receipts: Receipts) -> None:
+    def __init__(self, engine: Engine, query: Query, inbox: Inbox, receipts: Receipts, proofs: Proofs) -> None:
         self._engine = engine
         self._query = query
         self._inbox = inbox
         self._receipts = receipts
+        self._proofs = proofs
 
     # -- look-up
 
@@ -97,6 +105,10 @@ class Tree:
             return nodes.inode(Kind.ACCOUNT, ordinal) if ordinal >= 0 else 0
         if directory is Fixed.TRANSACTIONS:
             return _numbered(_TX, name, Kind.TRANSACTION, 4, self._engine.counts().transactions)
+        if directory is Fixed.PROOFS:
+            return self._proof(name)
+        if directory is Fixed.CONSISTENCY:
+            return self._consistency(name)
         if directory is Fixed.BLOCKS:
             return _numbered(_BLOCK, name, Kind.BLOCK, 8, self._engine.counts().blocks)
         if directory in (Fixed.RECEIPTS, Fixed.DRY_RECEIPTS):
@@ -116,6 +128,17 @@ class Tree:
         if answer is None:
             return 0
         return nodes.inode(Kind.DRY_RECEIPT if dry_run else Kind.RECEIPT, answer.number)
+
+    def _proof(self, name: bytes) -> int:
+        if name.endswith(b".json"):  # not listed: it is accounts/<id>/proof.json
+            ordinal = self._engine.ordinal(name.removesuffix(b".json"))
+            return nodes.inode(Kind.ACCOUNT_PROOF, ordinal) if ordinal >= 0 else 0
+        return _numbered(_PROOF, name, Kind.PROOF, 4, self._engine.counts().transactions)
+
+    def _consistency(self, name: bytes) -> int:
+        first, _, second = name.partition(b"-")
+        old, new = self._proofs.height_of(first), self._proofs.height_of(second)
+        return nodes.consistency(old, new) if 0 < old <= new else 0
 
     async def _snapshot(self, ordinal: int, name: bytes) -> tuple[int, bool]:
         point = self._point(name)
@@ -231,6 +254,11 @@ class Tree:
             first = nodes.inode(Kind.TRANSACTION, 0)
             for number in range(skip + 1, self._engine.counts().transactions + 1):
                 yield b"tx_%04d.json" % number, first + number
+        elif directory is Fixed.PROOFS:
+            yield from self._list_proofs(skip)
+        elif directory is Fixed.CONSISTENCY:
+            if skip == 0:
+                yield self._example()
         elif directory is Fixed.BLOCKS:
             first = nodes.inode(Kind.BLOCK, 0)
             for number in range(skip + 1, self._engine.counts().blocks + 1):
@@ -242,6 +270,19 @@ class Tree:
         else:
             for name, child in list(_FIXED[directory].items())[skip:]:
                 yield name, int(child)
+
+    def _list_proofs(self, skip: int) -> Iterator[tuple[bytes, int]]:
+        if skip == 0:
+            yield b"consistency", int(Fixed.CONSISTENCY)
+        first = nodes.inode(Kind.PROOF, 0)
+        for number in range(max(skip, 1), self._engine.counts().transactions + 1):
+            yield b"tx_%04d.tlog-proof" % number, first + number
+
+    def _example(self) -> tuple[bytes, int]:
+        # Any two sealed sizes resolve; the newest two stand there as the example of how such names look.
+        new = self._engine.counts().blocks
+        old = max(1, new - 1)
+        return b"%d-%d" % (self._proofs.size_at(old), self._proofs.size_at(new)), nodes.consistency(old, new)
 
     def _list_accounts(self, skip: int) -> Iterator[tuple[bytes, int]]:
         accounts = self._engine.counts().accounts

@@ -14,8 +14,10 @@ import trio
 from ledgerfsd.core.engine import Engine
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.service.inbox import Area, Inbox, InboxFile
+from ledgerfsd.service.keys import Keys, usual_directory
 from ledgerfsd.service.ledger import Ledger
 from ledgerfsd.service.receipts import Receipts
+from ledgerfsd.service.signing import Signing
 from ledgerfsd.types import Mode
 from ledgerfsd.vfs.operations import LedgerOperations
 from tests.conftest import SEGMENT_BYTES
@@ -132,7 +134,8 @@ class Mounted:
 
     def __init__(self, ledger: Ledger, *, names_only: bool | None = None) -> None:
         self.told = Told()
-        self.operations = LedgerOperations(ledger, self.told, names_only=names_only)
+        self.signing = Signing(ledger, Keys(usual_directory(ledger.layout.root), ledger.origin))
+        self.operations = LedgerOperations(ledger, self.signing, self.told, names_only=names_only)
         self.ctx = pyfuse3.RequestContext()
 
     async def find(self, path: str) -> int:

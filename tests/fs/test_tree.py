@@ -24,7 +24,7 @@ def tiles_of(entries: int) -> Tree:
     """A tree over a log of so many entries. Only sizes are asked for, and no test could write four thousand million entries."""
     engine = SimpleNamespace(level_size=lambda level: entries >> 8 * level)
     nothing: Any = None
-    return Tree(cast("Any", engine), nothing, nothing, nothing)
+    return Tree(cast("Any", engine), nothing, nothing, nothing, nothing)
 
 
 @pytest.mark.trio
@@ -97,7 +97,22 @@ def test_inode_numbers_are_reversible(kind: Kind, number: int) -> None:
 def test_packed_numbers_are_reversible(level: int, number: int, width: int, ordinal: int, index: int) -> None:
     assert nodes.tile_parts(nodes.number_of(nodes.tile(level, number, width))) == (level, number, width)
     assert nodes.group_parts(nodes.number_of(nodes.group(level, 2, number))) == (level, 2, number)
+    old, new = sorted((number + 1, index % 2**30 + 1))
+    pair = nodes.consistency(old, new)
+    assert nodes.kind_of(pair) is Kind.CONSISTENCY
+    assert nodes.consistency_parts(nodes.number_of(pair)) == (old, new)
     assert nodes.snapshot_parts(nodes.number_of(nodes.snapshot(ordinal, index))) == (ordinal, index)
+
+
+def test_pairs_of_blocks_are_counted_up_to_the_first_handle() -> None:
+    numbers = [nodes.consistency(old, new) for new in range(1, 50) for old in range(1, new + 1)]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    largest = 2**31 - 1
+    last = nodes.consistency(largest, largest)
+    assert nodes.consistency_parts(nodes.number_of(last)) == (largest, largest)
+    assert nodes.kind_of(last) is Kind.CONSISTENCY
+    assert last < 1 << 62, "handle numbers begin there"
+    assert nodes.consistency(largest + 1, largest + 1) == 0
 
 
 @pytest.mark.trio
@@ -114,7 +129,7 @@ async def test_only_listed_spellings_are_found(mounted_here: Mounted) -> None:
         (Fixed.BLOCKS, b"00000001.json", (b"1.json", b"000000001.json", b"00000000.json", b"00000099.json")),
         (Fixed.ACCOUNTS, b"a", (b"A", b"a.json", b"..x")),
         (Fixed.TILES, b"0", (b"00", b"8", b"9", b"-1", b"1")),
-        (Fixed.ROOT, b"inbox", (b"log.json", b"proofs", b"snapshots")),
+        (Fixed.ROOT, b"inbox", (b"log.json", b"proof", b"snapshots")),
     ):
         node, lasting = await tree.lookup(directory, good)
         assert node, good
@@ -128,6 +143,15 @@ async def test_every_file_is_listed_and_found(mounted_here: Mounted) -> None:
     """Walk the whole tree: each listed name resolves to the listed inode number. SEMANTICS 2.10"""
     await mounted_here.write("inbox/x.json", packed(pay()))
     await mounted_here.write("inbox/dry-run/y.json", packed(pay()))
+    await mounted_here.signing.start()
+    try:
+        await walk_everything(mounted_here)
+    finally:
+        await mounted_here.signing.stop()
+
+
+async def walk_everything(mounted_here: Mounted) -> None:
+    """Look up, stat and read all there is."""
     tree = mounted_here.operations.tree
     paths = {}
     todo = [("", 1)]

@@ -253,7 +253,14 @@ def test_account_directory(shared: Mounted) -> None:
     """SEMANTICS 2.2, SEMANTICS 2.3, SEMANTICS 2.4"""
     shared.drop("csv.json", pay(reference='say "hi", twice', effective="2026-02-03"))
     account = shared / "accounts/acc_002"
-    assert sorted(os.listdir(account)) == ["account.json", "balance.json", "snapshots", "statement.csv", "tx.log"]
+    assert sorted(os.listdir(account)) == [
+        "account.json",
+        "balance.json",
+        "proof.json",
+        "snapshots",
+        "statement.csv",
+        "tx.log",
+    ]
     log = (account / "tx.log").read_bytes()
     newest = (shared / f"transactions/{shared.balance('acc_002')['as_of']['tx']}.json").read_bytes()
     assert log.endswith(b"\n" + newest + b"\n")
@@ -317,17 +324,21 @@ def test_control_files(shared: Mounted) -> None:
     """SEMANTICS 2.8"""
     control = shared / ".ledgerfs"
     assert sorted(os.listdir(control)) == [
+        "currencies.tsv",
         "errors.tsv",
         "health",
         "limits.json",
         "metrics.prom",
         "status.json",
+        "trusted_root.json",
         "version",
     ]
     assert (control / "health").read_text() == "ok\n"
     assert (control / "errors.tsv").read_text().splitlines()[1].startswith("0\tok\t0\t")
     assert json.loads((control / "limits.json").read_text())["batch_intents_max"] == 8192
     assert (control / "version").read_text().startswith("ledgerfs ")
+    genesis = json.loads((shared / "log/tile/entries/000.p/1").read_bytes()[2:])
+    assert hashlib.sha256((control / "currencies.tsv").read_bytes()).hexdigest() == genesis["currencies"]
     metrics = (control / "metrics.prom").read_text()
     assert f"ledgerfs_transactions {float(shared.transactions())}" in metrics
     with (control / "status.json").open("rb", buffering=0) as file:

@@ -84,6 +84,7 @@ struct lfs_engine {
     uint64_t state_ns;     /* when it was made, by the monotonic clock */
     uint8_t *state_mark;   /* per account: see prove.c */
     uint32_t *pending, n_pending, pending_size; /* accounts published since */
+    _Atomic uint64_t state_spent; /* ns, on all roots since the start */
     _Atomic int state_stale; /* n_pending > 0 */
 
     /* Published, under `publish`; entries is also read without it. */

@@ -116,6 +116,8 @@ typedef struct lfs_proof {
 } lfs_proof;
 /* Ask for the proof of an account; returns a number. When the state has changed since its root was sealed last, a seal is made. */
 uint64_t lfs_prove(lfs_engine *e, uint64_t ordinal);
+/* Nanoseconds spent on state roots since the start. */
+uint64_t lfs_state_spent(lfs_engine *e);
 /* A finished one, or NULL. The caller frees it. */
 lfs_proof *lfs_take_proof(lfs_engine *e);
 void lfs_proof_free(lfs_proof *p);
@@ -126,6 +128,8 @@ int lfs_save_begin(lfs_engine *e, uint8_t *mark);
 size_t lfs_save_table(lfs_engine *e, const char *name, const uint8_t **bytes);
 /* The next account page changed since the last lfs_save_end(ok): copies it, returns its number, or -1 when there is none. */
 int64_t lfs_save_page(lfs_engine *e, int64_t after, uint8_t *out, size_t cap);
+/* An account page as it would be saved now. */
+int lfs_read_page(lfs_engine *e, uint64_t page, uint8_t *out, size_t cap);
 size_t lfs_page_bytes(void);
 void lfs_save_end(lfs_engine *e, int ok);
 /* cffi-end */

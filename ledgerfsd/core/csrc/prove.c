@@ -82,6 +82,7 @@ const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[3
     }
     for (uint32_t i = 0; i < g->n_updates; i++) e->state_mark[g->updates[i].ordinal] &= M_PENDING;
     lfs_state_tree_root(&e->tree, root);
+    atomic_fetch_add(&e->state_spent, monotonic() - now);
     return root;
 }
 
@@ -137,6 +138,8 @@ void lfs_proofs_answer(lfs_engine *e) {
     e->proven = p;
     if (write(e->wakeup, &one, sizeof one) < 0) return; /* made up for once a second, as for submissions */
 }
+
+uint64_t lfs_state_spent(lfs_engine *e) { return atomic_load(&e->state_spent); }
 
 uint64_t lfs_prove(lfs_engine *e, uint64_t ordinal) {
     lfs_proof *p = lfs_grow(NULL, sizeof *p);

@@ -283,6 +283,25 @@ static void publish_replayed(lfs_engine *e, uint64_t time) {
     atomic_store(&e->entries, l->next_index);
 }
 
+/* Apply the n entries at e->replay_bytes, the last of which is the seal. NULL, or what does not follow from the entries before (*bad). */
+static const char *apply_batch(lfs_engine *e, uint32_t n, uint32_t *tags, uint64_t *txs, const lfs_entry *seal, uint64_t *bad) {
+    static __thread char reason[256];
+    lfs_ledger *l = &e->ledger;
+    uint64_t first = e->replay_first, tx_before = l->next_tx, tx;
+    for (uint32_t i = 0; i + 1 < n; i++) {
+        e->replay_n = i;
+        *bad = first + i;
+        if (lfs_replay_entry(l, first + i, e->replay_bytes[i], e->replay_len[i], &tags[i], &tx, reason)) return reason;
+        if (e->verified[0] && tags[i] && id_known(l, e->replay_bytes[i], e->replay_len[i])) return "its id belongs to an entry before";
+        if (tags[i]) lfs_table_load(&l->ids, tags[i], (uint32_t)(first + i));
+        if (tx) txs[tx - tx_before] = first + i;
+    }
+    tags[n - 1] = 0;
+    *bad = first + n - 1;
+    if (e->verified[0] && seal->state_root.p && lfs_state_replayed(e, seal)) return "its state_root is not that of the accounts";
+    return NULL;
+}
+
 /* Read one batch at the cursor and apply it. 1: done; 0: nothing whole follows (`why`, if bytes are there); -1: damage. */
 static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *bad) {
     lfs_ledger *l = &e->ledger;
@@ -323,34 +342,14 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
     }
 
     /* The batch counts. What is wrong in it now was sealed wrong: damage, never a torn write. */
-    static __thread char reason[256];
-    uint64_t tx_before = l->next_tx, tx;
+    uint64_t tx_before = l->next_tx;
     uint64_t *txs = lfs_grow(NULL, n * sizeof *txs);
     e->replay_first = first;
     lfs_table_reserve(&l->ids, n);
-    for (uint32_t i = 0; i + 1 < n; i++) {
-        e->replay_n = i;
-        if (lfs_replay_entry(l, first + i, e->replay_bytes[i], e->replay_len[i], &tags[i], &tx, reason)) {
-            free(txs);
-            *bad = first + i;
-            *why = reason;
-            return -1;
-        }
-        if (e->verified[0] && tags[i] && id_known(l, e->replay_bytes[i], e->replay_len[i])) {
-            free(txs);
-            *bad = first + i;
-            *why = "its id belongs to an entry before";
-            return -1;
-        }
-        if (tags[i]) lfs_table_load(&l->ids, tags[i], (uint32_t)(first + i));
-        if (tx) txs[tx - tx_before] = first + i;
-    }
-    tags[n - 1] = 0;
+    *why = apply_batch(e, n, tags, txs, &entry, bad);
     e->replay_n = 0;
-    if (e->verified[0] && entry.state_root.p && lfs_state_replayed(e, &entry)) {
+    if (*why) {
         free(txs);
-        *bad = first + n - 1;
-        *why = "its state_root is not that of the accounts";
         return -1;
     }
     if (policies) memcpy(l->policy_leaf, policy, 32);

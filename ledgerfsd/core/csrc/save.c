@@ -87,23 +87,27 @@ size_t lfs_save_table(lfs_engine *e, const char *name, const uint8_t **bytes) {
     return e->saved_at[i + 1] - e->saved_at[i];
 }
 
-int64_t lfs_save_page(lfs_engine *e, int64_t after, uint8_t *out, size_t cap) {
+int lfs_read_page(lfs_engine *e, uint64_t page, uint8_t *out, size_t cap) {
+    record *records = (record *)out;
     if (cap < lfs_page_bytes()) return -1;
+    pthread_mutex_lock(&e->publish);
+    for (uint64_t i = 0; i < PAGE_ACCOUNTS; i++) {
+        uint64_t ordinal = page * PAGE_ACCOUNTS + i;
+        if (ordinal >= e->counts.accounts) {
+            memset(&records[i], 0, sizeof records[i]);
+            continue;
+        }
+        records[i].info = e->ledger.info[ordinal];
+        records[i].state = e->published[ordinal];
+    }
+    pthread_mutex_unlock(&e->publish);
+    return 0;
+}
+
+int64_t lfs_save_page(lfs_engine *e, int64_t after, uint8_t *out, size_t cap) {
     for (uint64_t page = (uint64_t)(after + 1); page < e->saving_words * 64; page++) {
         if (!(e->saving[page >> 6] >> (page & 63) & 1)) continue;
-        record *records = (record *)out;
-        pthread_mutex_lock(&e->publish);
-        for (uint64_t i = 0; i < PAGE_ACCOUNTS; i++) {
-            uint64_t ordinal = page * PAGE_ACCOUNTS + i;
-            if (ordinal >= e->counts.accounts) {
-                memset(&records[i], 0, sizeof records[i]);
-                continue;
-            }
-            records[i].info = e->ledger.info[ordinal];
-            records[i].state = e->published[ordinal];
-        }
-        pthread_mutex_unlock(&e->publish);
-        return (int64_t)page;
+        return lfs_read_page(e, page, out, cap) ? -1 : (int64_t)page;
     }
     return -1;
 }

@@ -1,0 +1,254 @@
+"""service/keys.py and service/signer.py: key files, and a signer that never signs two histories."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ledgerfsd.core.hashing import leaf_hashes, mth
+from ledgerfsd.errors import StoreError
+from ledgerfsd.merkle import note, proof
+from ledgerfsd.merkle.note import NoteError
+from ledgerfsd.merkle.proof import ProofError
+from ledgerfsd.service import signer as signers
+from ledgerfsd.service.keys import SIGNING_MAX, Keys, parse_trusted_root
+from ledgerfsd.service.signer import Memory
+from tests.conftest import LEDGER, REPOSITORY
+
+LEAVES = leaf_hashes([b"entry %d" % number for number in range(20)])
+OTHERS = leaf_hashes([b"other %d" % number for number in range(20)])
+
+
+def read(level: int, first: int, count: int) -> bytes:
+    assert level == 0
+    return LEAVES[32 * first : 32 * (first + count)]
+
+
+def root(size: int, leaves: bytes = LEAVES) -> bytes:
+    return mth(leaves[: 32 * size])
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    made = Keys(tmp_path / "keys", LEDGER)
+    made.create()
+    return made
+
+
+# ---- the rule
+
+
+def test_it_signs_forward_only(keys: Keys) -> None:
+    memory = Memory(keys)
+    first = memory.sign(7, root(7), [])
+    assert keys.trusted_root().verify(first).size == 7
+    assert memory.sign(7, root(7), []) == first
+    path = proof.consistency(read, 7, 12)
+    wrong: list[tuple[int, bytes, list[bytes]]] = [
+        (6, root(6), []),
+        (0, root(0), []),
+        (-1, root(1), []),
+        (7, root(7, OTHERS), []),
+        (12, root(12), []),
+        (12, root(12), path[:-1]),
+        (12, root(12, OTHERS), path),
+        (12, root(12)[:31], path),
+    ]
+    for forgetful in (memory, Memory(keys)):  # the same process, and one started anew
+        for size, head, hashes in wrong:
+            with pytest.raises(ProofError):
+                forgetful.sign(size, head, hashes)
+    assert keys.trusted_root().verify(Memory(keys).sign(12, root(12), path)).root == root(12)
+    last = keys.last_signed()
+    assert last is not None
+    assert (last.size, last.root) == (12, root(12))
+    with pytest.raises(ProofError, match="size 12 is signed"):
+        Memory(keys).sign(7, root(7), [])
+
+
+def test_it_remembers_before_it_signs(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signature that was given out is never forgotten: what cannot be remembered is not signed."""
+    steps: list[str] = []
+    durably = signers.write_durably
+
+    def fail(path: Path, data: bytes) -> None:
+        steps.append("memory")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(signers, "write_durably", fail)
+    memory = Memory(keys)
+    with pytest.raises(StoreError, match="No space left"):
+        memory.sign(7, root(7), [])
+    assert (steps, memory.last.size, keys.last_signed()) == (["memory"], 0, None)
+    monkeypatch.setattr(signers, "write_durably", durably)
+    memory.sign(5, root(5), [])
+
+
+def test_it_refuses_memories_it_cannot_read(keys: Keys) -> None:
+    for text, reason in (
+        ("", "three lines"),
+        ("x\n7\nAAAA\n", "bytes, not 32"),
+        (f"ledger.example/other\n7\n{note.encode_base64(bytes(32))}\n", "is of the ledger"),
+        ("\udcff", "decode"),
+    ):
+        keys.last_signed_path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(StoreError, match=reason):
+            Memory(keys)
+
+
+# ---- the process
+
+
+@contextmanager
+def running(keys: Keys) -> Iterator[tuple[dict[str, Any], Callable[[object], dict[str, Any]], subprocess.Popen[bytes]]]:
+    """A signer: its first line, a way to ask it, and the process."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "ledgerfsd.service.signer", "--keys", keys.directory, "--origin", LEDGER]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdin=theirs)
+    theirs.close()
+    with ours, ours.makefile("rwb") as stream:
+
+        def ask(request: object) -> dict[str, Any]:
+            stream.write(request if isinstance(request, bytes) else json.dumps(request).encode() + b"\n")
+            stream.flush()
+            return json.loads(stream.readline())  # type: ignore[no-any-return]
+
+        yield json.loads(stream.readline()), ask, process
+    assert process.wait(20) == 0
+
+
+def request(size: int, hashes: list[bytes]) -> dict[str, Any]:
+    return {"size": size, "root": root(size).hex(), "proof": [hash_.hex() for hash_ in hashes]}
+
+
+def test_the_process_signs_and_outlives_nonsense(keys: Keys) -> None:
+    with running(keys) as (greeting, ask, process):
+        assert greeting == {"size": 0, "root": ""}
+        answer = ask(request(7, []))
+        assert keys.trusted_root().verify(answer["note"].encode()).size == 7
+        for wrong in (b"\n", b"{}\n", b"[]\n", b"\xff\n", b'{"size":9,"root":"xx","proof":[]}\n', request(9, [])):
+            refused = ask(wrong)
+            assert refused["error"]
+            assert "note" not in refused
+            assert refused["size"] == 7
+        os.kill(process.pid, 15)  # a service manager's signal to the whole group: it goes with its daemon
+        assert ask(request(12, proof.consistency(read, 7, 12)))["size"] == 12
+        with running(keys) as (second, _, _):
+            assert "another signer" in second["error"]
+    with running(keys) as (greeting, _, _):
+        assert greeting == {"size": 12, "root": root(12).hex()}
+
+
+def test_the_process_makes_a_first_key_only_where_nothing_is(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys", LEDGER)
+    with running(keys) as (greeting, _, _):
+        assert greeting["created"] == keys.trusted_root().keys[0].key_id
+    # Half of the files is a fault, and no reason to begin anew.
+    keys.trusted_root_path.unlink()
+    with running(keys) as (greeting, _, _):
+        assert "there are no keys" in greeting["error"]
+    with pytest.raises(StoreError, match="already"):
+        keys.create()
+
+
+# ---- keys
+
+
+def test_keys_rotate_and_end(keys: Keys) -> None:
+    with pytest.raises(StoreError, match="already"):
+        keys.create()
+    (first,) = keys.trusted_root().keys
+    memory = Memory(keys)
+    early = memory.sign(5, root(5), [])
+    second = keys.rotate()
+    assert (second.valid_from_size, second.status) == (5, "active")
+    assert [signer.key_id for signer in keys.signers()] == [second.verifier.key_id, first.verifier.key_id]
+    both = memory.sign(9, root(9), proof.consistency(read, 5, 9))
+    assert len(note.parse(both).signatures) == 2
+    with pytest.raises(StoreError, match="is the active key"):
+        keys.revoke(second.key_id)
+    with pytest.raises(StoreError, match="no key 'x'"):
+        keys.revoke("x")
+    revoked = keys.revoke(first.key_id, 6)
+    assert (revoked.status, revoked.valid_to_size) == ("revoked", 6)
+    assert keys.revoke(first.key_id, 5).valid_to_size == 5
+    with pytest.raises(StoreError, match="cannot be believed again"):
+        keys.revoke(first.key_id, 7)
+    found = keys.trusted_root()
+    assert found.verify(early).size == 5
+    assert found.verify(both).size == 9
+    assert [signer.key_id for signer in keys.signers()] == [second.verifier.key_id]
+
+
+def test_a_key_speaks_for_its_sizes_only(keys: Keys) -> None:
+    private = keys.signers()[0]
+    keys.rotate()
+    keys.revoke(f"{private.key_id:08x}", 6)
+    found = keys.trusted_root()
+    for size, believed in ((1, True), (6, True), (7, False)):
+        data = note.sign(f"{LEDGER}\n{size}\n{note.encode_base64(root(size))}\n", [private])
+        if believed:
+            assert found.verify(data).size == size
+        else:
+            with pytest.raises(NoteError, match="may speak for size 7"):
+                found.verify(data)
+
+
+def test_not_too_many_keys_sign(keys: Keys) -> None:
+    for _ in range(SIGNING_MAX - 1):
+        keys.rotate()
+    with pytest.raises(StoreError, match="sign already"):
+        keys.rotate()
+    assert len(note.parse(Memory(keys).sign(3, root(3), [])).signatures) == SIGNING_MAX
+
+
+def test_files_that_do_not_fit_are_named(keys: Keys) -> None:
+    (path,) = keys.directory.glob("*.key")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert keys.directory.stat().st_mode & 0o777 == 0o700
+    good = path.read_text()
+    for text in ("", "PRIVATE+KEY+x", note.generate(LEDGER).encode(), good[:-5]):
+        path.write_text(text)
+        with pytest.raises(StoreError) as error:
+            keys.signers()
+        assert str(path) in str(error.value)
+        assert "AQ" not in str(error.value).replace(keys.trusted_root().keys[0].vkey, "")
+    path.unlink()
+    with pytest.raises(StoreError, match="No such file"):
+        keys.signers()
+    with pytest.raises(StoreError, match="is of the ledger"):
+        Keys(keys.directory, "ledger.example/other").trusted_root()
+
+
+def test_trusted_roots_are_judged(keys: Keys) -> None:
+    good = json.loads(keys.trusted_root_path.read_bytes())
+    key = good["keys"][0]
+    stranger = note.generate("witness.example").verifier().encode()
+    for wrong in (
+        [],
+        {},
+        good | {"t": "trusted-root/2"},
+        good | {"ledger": "ledger.example/other"},
+        good | {"keys": [key, key]},
+        good | {"keys": [key | {"vkey": "x"}]},
+        good | {"keys": [key | {"name": "x"}]},
+        good | {"keys": [key | {"vkey": stranger, "name": "witness.example"}]},
+        good | {"keys": [key | {"status": "good"}]},
+        good | {"keys": [key | {"valid_from_size": "0"}]},
+    ):
+        with pytest.raises(NoteError):
+            parse_trusted_root(msgspec.json.encode(wrong), "here")
+    for data in (b"", b"{", b"\xff"):
+        with pytest.raises(NoteError):
+            parse_trusted_root(data, "here")
+    assert parse_trusted_root(msgspec.json.encode(good), "here") == keys.trusted_root()
