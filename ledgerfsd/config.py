@@ -34,6 +34,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     store: str
     mountpoint: str
     keys: str = ""  # directory of the signing keys; empty: keys/ in the store
+    anchors: tuple[str, ...] = ()  # folders that get a copy of every checkpoint; better on other machines
+    anchor_seconds: int = 10  # how often
+    anchor_limit_seconds: int = 60  # after so long without one, ``health`` complains
     allow_other: bool = False  # other users may enter the mount (needs user_allow_other in /etc/fuse.conf unless root)
     segment_bytes: int = limits.SEGMENT_BYTES  # a segment is closed at the first bundle boundary at or after this size
     log_level: LogLevel = "info"
@@ -91,6 +94,11 @@ def _checked(config: Config, where: str) -> Config:
             f"{where}: setting 'segment_bytes': {config.segment_bytes} is not between "
             f"{limits.SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
         )
+    if min(config.anchor_seconds, config.anchor_limit_seconds) < 1:
+        raise ConfigError(f"{where}: settings 'anchor_seconds' and 'anchor_limit_seconds' are at least 1")
+    for folder in config.anchors:
+        if not Path(folder).is_absolute():
+            raise ConfigError(f"{where}: setting 'anchors': {folder!r} is not an absolute path")
     for key in ("store", "mountpoint"):
         if not getattr(config, key):
             raise ConfigError(f"{where}: setting {key!r} is empty")

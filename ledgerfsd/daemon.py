@@ -27,8 +27,11 @@ from ledgerfsd.errors import LedgerError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.obs import logging as obs_logging
 from ledgerfsd.obs.sdnotify import notify
+from ledgerfsd.service.anchoring import Anchoring
 from ledgerfsd.service.keys import Keys, usual_directory
 from ledgerfsd.service.ledger import Ledger
+from ledgerfsd.service.proofs import Proofs
+from ledgerfsd.service.query import Query
 from ledgerfsd.service.signing import Signing
 from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.vfs import mount as vfs
@@ -39,7 +42,8 @@ example:
 
 It stays in the foreground and logs to stderr; `ledgerfs mount` starts it in the background. SIGTERM, Ctrl-C and
 `ledgerfs umount` stop it cleanly. A --config file is TOML with these keys (the command line wins):
-  store, mountpoint, keys, allow_other, segment_bytes, log_level, log_format
+  store, mountpoint, keys, anchors, anchor_seconds, anchor_limit_seconds, allow_other, segment_bytes, log_level,
+  log_format
 
 exit codes: 0 stopped cleanly, 1 error, 2 usage or configuration, 3 the store cannot be opened, 4 the journal is damaged,
 or older than what its signer has signed
@@ -156,7 +160,15 @@ def _recover(layout: layouts.Layout, config: Config) -> OpenStore:
 async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     ledger = Ledger(store.engine, store.layout)
     signing = Signing(ledger, Keys(_keys(config, store.layout), ledger.origin))
-    ledger.troubles += [lambda: store.projector.trouble, signing.trouble]
+    proofs = Proofs(ledger, Query(ledger), signing)
+    anchoring = Anchoring(
+        ledger,
+        proofs,
+        [Path(folder) for folder in config.anchors],
+        interval=config.anchor_seconds,
+        limit=config.anchor_limit_seconds,
+    )
+    ledger.troubles += [lambda: store.projector.trouble, signing.trouble, anchoring.trouble]
 
     def ready() -> None:
         log.info("mounted", mountpoint=str(mountpoint), pid=os.getpid())
@@ -170,10 +182,11 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
         nursery.start_soon(ledger.run)
         nursery.start_soon(_watch, store)
         nursery.start_soon(signing.run)
+        nursery.start_soon(anchoring.run)
         async with trio.open_nursery() as serving:
             # Signals end the serving only: what it has queued is still collected by ledger.run.
             await serving.start(_signals, serving.cancel_scope)
-            await vfs.serve(ledger, signing, mountpoint, allow_other=config.allow_other, ready=ready)
+            await vfs.serve(ledger, proofs, mountpoint, allow_other=config.allow_other, ready=ready)
             serving.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
 

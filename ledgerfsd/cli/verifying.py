@@ -19,6 +19,8 @@ from ledgerfsd.merkle import checkpoint, note
 from ledgerfsd.service.keys import TrustedRoot, parse_trusted_root
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ledgerfsd.cli import Commands
     from ledgerfsd.journal.fsck import Finding
     from ledgerfsd.state.verify import Anchor, Verified
@@ -30,7 +32,7 @@ and log roots, every balance, hold, id and transaction number, the state roots; 
 index.lmdb with that, and the log with checkpoints that were kept elsewhere. Nothing of the store is changed.
 
 Whoever has the signing key can rewrite history so that all inside the store fits. Only what was kept outside shows it:
-give every checkpoint that you have with --anchor (copies of log/checkpoint, a witness's, an auditor's), and say with
+give every checkpoint that you have with --anchor (copies of log/checkpoint, a folder of the setting anchors), and say with
 --trusted-root or --vkey whose signatures count, from a source that is not this machine.
 
 Ends with 0 when all fits (an unfinished batch after a crash is no fault), 1 when only a projection is wrong
@@ -53,7 +55,7 @@ def register(commands: Commands) -> None:
         type=Path,
         action="append",
         default=[],
-        help="a checkpoint kept elsewhere (may be repeated)",
+        help="a checkpoint kept elsewhere, or a folder of them (may be repeated)",
     )
     verify.add_argument("--trusted-root", metavar="FILE", type=Path, help="trusted_root.json of the ledger")
     verify.add_argument(
@@ -130,11 +132,22 @@ def _anchors(options: argparse.Namespace, origin: str) -> list[Anchor]:
             raise LedgerError(f"{options.trusted_root} is of the ledger {root.ledger!r}, the store of {origin!r}")
     verifiers = [note.parse_verifier(text) for text in options.vkey]
     found = []
-    for path in options.anchor:
+    for path in _files(options.anchor):
         data = _read(path)
         signed = root.verify(data) if root is not None else checkpoint.verify(data, origin, verifiers)[0]
         found.append(Anchor(str(path), signed.size, signed.root))
     return found
+
+
+def _files(named: list[Path]) -> Iterator[Path]:
+    for path in named:
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(path.glob("*.checkpoint"))
+        if not inside:
+            raise LedgerError(f"{path} holds no file *.checkpoint")
+        yield from inside
 
 
 def _read(path: Path) -> bytes:

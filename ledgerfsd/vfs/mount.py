@@ -14,7 +14,7 @@ from pyfuse3 import InodeT
 from ledgerfsd import limits
 from ledgerfsd.errors import LedgerError
 from ledgerfsd.service.ledger import Ledger
-from ledgerfsd.service.signing import Signing
+from ledgerfsd.service.proofs import Proofs
 from ledgerfsd.vfs.kernel import Kernel
 from ledgerfsd.vfs.operations import LedgerOperations
 
@@ -28,20 +28,20 @@ STOP_SECONDS: Final = limits.WAIT_SECONDS_MAX + 5  # a commit on its way gets it
 
 async def serve(
     ledger: Ledger,
-    signing: Signing,
+    proofs: Proofs,
     mountpoint: Path,
     *,
     allow_other: bool = False,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve the ledger at ``mountpoint`` until it is unmounted or this is cancelled; ``ledger.run`` and ``signing.run`` must
-    be running.
+    """Serve the ledger at ``mountpoint`` until it is unmounted or this is cancelled; ``ledger.run`` must be running, and
+    ``Signing.run`` of the signer that ``proofs`` asks.
 
     ``ready`` is called when the mount is there. When cancelled, requests that have begun are answered first. Raises
     LedgerError when it cannot be mounted.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    operations = LedgerOperations(ledger, signing, FuseNotify())
+    operations = LedgerOperations(ledger, proofs, FuseNotify())
     try:
         pyfuse3.init(operations, str(mountpoint), _options(allow_other=allow_other))
     except RuntimeError as error:

@@ -29,7 +29,6 @@ from ledgerfsd.service.ledger import Ledger
 from ledgerfsd.service.proofs import Proofs
 from ledgerfsd.service.query import Query
 from ledgerfsd.service.receipts import Receipts
-from ledgerfsd.service.signing import Signing
 from ledgerfsd.service.status import Status
 from ledgerfsd.vfs import entries, handles, nodes
 from ledgerfsd.vfs.contents import Contents
@@ -79,13 +78,13 @@ class LedgerOperations(pyfuse3.Operations):
     enable_writeback_cache = False  # it merges writes of different files' owners and swallows errors
     enable_acl = False
 
-    def __init__(self, ledger: Ledger, signing: Signing, notify: Notify, *, names_only: bool | None = None) -> None:
+    def __init__(self, ledger: Ledger, proofs: Proofs, notify: Notify, *, names_only: bool | None = None) -> None:
         super().__init__()
         self.ledger = ledger
         self.receipts = Receipts(ledger.layout.receipts, ledger.clock, ledger.metrics)
         self.inbox = Inbox(ledger, self.receipts)
         self.query = Query(ledger)
-        self.proofs = Proofs(ledger, self.query, signing)
+        self.proofs = proofs
         self.tree = Tree(ledger.engine, self.query, self.inbox, self.receipts, self.proofs)
         self.contents = Contents(ledger, self.query, self.receipts, Status(ledger, self.inbox), self.proofs)
         self.kernel = Kernel(ledger.engine, notify, self.contents.stat)

@@ -16,6 +16,8 @@ from ledgerfsd.journal.layout import Layout
 from ledgerfsd.service.inbox import Area, Inbox, InboxFile
 from ledgerfsd.service.keys import Keys, usual_directory
 from ledgerfsd.service.ledger import Ledger
+from ledgerfsd.service.proofs import Proofs
+from ledgerfsd.service.query import Query
 from ledgerfsd.service.receipts import Receipts
 from ledgerfsd.service.signing import Signing
 from ledgerfsd.types import Mode
@@ -135,7 +137,9 @@ class Mounted:
     def __init__(self, ledger: Ledger, *, names_only: bool | None = None) -> None:
         self.told = Told()
         self.signing = Signing(ledger, Keys(usual_directory(ledger.layout.root), ledger.origin))
-        self.operations = LedgerOperations(ledger, self.signing, self.told, names_only=names_only)
+        self.operations = LedgerOperations(
+            ledger, Proofs(ledger, Query(ledger), self.signing), self.told, names_only=names_only
+        )
         self.ctx = pyfuse3.RequestContext()
 
     async def find(self, path: str) -> int:
