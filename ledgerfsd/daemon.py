@@ -169,6 +169,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
         limit=config.anchor_limit_seconds,
     )
     ledger.troubles += [lambda: store.projector.trouble, signing.trouble, anchoring.trouble]
+    ledger.gauges.append(anchoring.gauges)
 
     def ready() -> None:
         log.info("mounted", mountpoint=str(mountpoint), pid=os.getpid())

@@ -99,6 +99,17 @@ class Anchoring:
                 )
         return "; ".join(found)
 
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """The window that is open to somebody with root and the signing key."""
+        newest = max((folder.size for folder in self.folders), default=0)
+        entries = self._ledger.known.entries
+        behind = min((trio.current_time() - folder.since for folder in self.folders), default=0.0)
+        found = {"unanchored_entries": ("Entries that no anchor speaks of", float(entries - newest))}
+        if self.folders:
+            meaning = "Seconds since the newest anchor, 0 when it is of the whole log"
+            found["unanchored_seconds"] = (meaning, behind if newest < entries else 0.0)
+        return found
+
     async def run(self) -> None:
         """Anchor until cancelled."""
         if not self.folders:

@@ -123,6 +123,9 @@ class Ledger:
         self.room = Room(limits.INFLIGHT_BYTES_MAX)
         self.on_change: list[Callable[[Change], Awaitable[None]]] = []
         self.troubles: list[Callable[[], str]] = []  # each says what is wrong elsewhere, "" if nothing; for health
+        self.gauges: list[
+            Callable[[], dict[str, tuple[str, float]]]
+        ] = []  # name → (help, value now), of others; for metrics
         self._tickets: dict[int, Ticket] = {}
         self._asked: dict[int, Asked] = {}
         self._known = engine.counts()

@@ -74,8 +74,11 @@ class Status:
         """``metrics.prom``."""
         engine = self._ledger.engine
         counts = engine.counts()
+        others = {name: gauge for each in self._ledger.gauges for name, gauge in each().items()}
         return self._ledger.metrics.text(
-            {
+            others
+            | {
+                "state_root_seconds": ("Time spent on state roots since the start", engine.state_ns / NS_PER_SECOND),
                 "entries": ("Entries in the log", counts.entries),
                 "transactions": ("Transactions", counts.transactions),
                 "blocks": ("Blocks", counts.blocks),

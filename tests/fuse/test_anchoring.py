@@ -76,6 +76,13 @@ def entries(daemon: Daemon) -> int:
     return int(json.loads((daemon.path / ".ledgerfs/status.json").read_text())["entries"])
 
 
+def gauges(daemon: Daemon) -> dict[str, float]:
+    text = (daemon.path / ".ledgerfs/metrics.prom").read_text()
+    return {
+        line.split()[0]: float(line.split()[1]) for line in text.splitlines() if "unanchored" in line and line[0] != "#"
+    }
+
+
 def health(daemon: Daemon) -> str:
     return (daemon.path / ".ledgerfs/health").read_text()
 
@@ -126,9 +133,14 @@ def test_a_folder_that_fails_is_tried_again_and_holds_nothing_up(daemon: Daemon,
     until(lambda: "newest anchor" in health(daemon))
     for number in range(5):
         drop(daemon, f"{number}.json", json.dumps(pay()))
+    behind = gauges(daemon)
+    assert behind["ledgerfs_unanchored_entries"] >= 10
+    assert behind["ledgerfs_unanchored_seconds"] > 0
     aside.rename(folder)
     until(lambda: (folder / f"{entries(daemon):020}.checkpoint").exists())
     until(lambda: health(daemon) == "ok\n")
+    until(lambda: gauges(daemon)["ledgerfs_unanchored_entries"] == 0)
+    assert gauges(daemon)["ledgerfs_unanchored_seconds"] == 0
 
 
 def signed(size: int, root: bytes, signer: note.Signer) -> bytes:

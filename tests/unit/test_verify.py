@@ -151,6 +151,25 @@ def test_one_bad_bit_in_a_projection(good: Layout, name: str) -> None:
     path.write_bytes(before)
 
 
+def test_one_bad_bit_in_the_index_or_in_genesis(good: Layout) -> None:
+    """Of index.lmdb in what it says: the account pages and tables."""
+    chance = random.Random(11)
+    data = good.index / "data.mdb"
+    before = data.read_bytes()
+    begin = before.index(b"bank")  # in the record of the first account
+    for _ in range(20):
+        place = chance.randrange(begin, begin + 800)
+        data.write_bytes(before[:place] + bytes([before[place] ^ 1 << chance.randrange(8)]) + before[place + 1 :])
+        (found,) = problems(good)
+        assert found.startswith("projection index.lmdb"), place
+    data.write_bytes(before)
+    genesis = good.genesis.read_bytes()
+    good.genesis.write_bytes(genesis.replace(b"ledger.", b"Ledger."))
+    assert problems(good) == ["projection genesis.json 0: is not the bytes of entry 0 and a newline"]
+    good.genesis.write_bytes(genesis)
+    assert problems(good) == []
+
+
 def test_an_insider_with_the_key(good: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One old amount, and everything after it made anew. Only what was kept elsewhere shows it."""
     signer = note.generate(ORIGIN)
