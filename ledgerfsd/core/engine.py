@@ -400,6 +400,16 @@ class Engine:
         found.reverse()
         return found
 
+    def shapes(self, indexes: array[int], *, end: int) -> tuple[array[int], bytes]:
+        """Where each entry ends in a text of them, a newline behind each, that has ``end`` bytes before the first; and a byte for each
+        that says what its postings state: 1 debits and credits, 2 what is held, 3 both. Raises IndexError."""
+        ends = array("Q", bytes(8 * len(indexes)))
+        states = bytearray(len(indexes))
+        places = ffi.from_buffer("uint64_t[]", indexes), ffi.from_buffer("uint64_t[]", ends)
+        if lib.lfs_read_shapes(self._handle, places[0], len(indexes), end, places[1], ffi.from_buffer(states)):
+            raise IndexError
+        return ends, bytes(states)
+
     def watch(self, ordinal: int, on: bool) -> None:
         """Report the account in ``touched`` from now on, or no longer."""
         lib.lfs_watch(self._handle, ordinal, on)

@@ -34,7 +34,10 @@ CHAIN_ENTRIES_MAX: Final = 4_000_000  # of all chains in memory, at 24 bytes eac
 STATEMENTS_MAX: Final = 256
 STATEMENT_MEMORY: Final = 256 * limits.KIB  # above it a statement lies in a temporary file
 
-_HELD_ONLY: Final = (b"hold/1", b"void/1")
+ROWS_AT_ONCE: Final = 10_000
+
+TOTALS: Final = 1  # what an entry's postings state (Engine.shapes)
+HOLDS: Final = 2
 
 
 class Growing(ABC):
@@ -73,22 +76,16 @@ class Growing(ABC):
     def _extend(self, account: Account) -> None:
         if account.last_index <= self._last:
             return
-        for index in self._engine.history(self.ordinal, stop=self._last):
-            # The chain may have grown since ``account`` was read; what it names is where we stop.
-            if index > account.last_index:
-                break
-            self._add(index, self._engine.entry(index), account)
-            self.entries += 1
-            self._last = index
-        self._added()
+        indexes = self._engine.history(self.ordinal, stop=self._last)
+        # The chain may have grown since ``account`` was read; what it names is where we stop.
+        del indexes[bisect_right(indexes, account.last_index) :]
+        self._add(indexes, account)
+        self.entries += len(indexes)
+        self._last = indexes[-1]
 
     @abstractmethod
-    def _add(self, index: int, entry: memoryview, account: Account) -> None:
-        """Work in one entry."""
-
-    @abstractmethod
-    def _added(self) -> None:
-        """After a piece."""
+    def _add(self, indexes: array[int], account: Account) -> None:
+        """Work in the next entries."""
 
 
 class Chain(Growing):
@@ -101,20 +98,14 @@ class Chain(Growing):
         self._totals = array("I")  # positions of entries that state debits and credits
         self._holds = array("I")  # positions of those that state what is held
 
-    def _add(self, index: int, entry: memoryview, account: Account) -> None:  # noqa: ARG002
-        data = bytes(entry)
-        kind = render.kind_of(data)
-        position = len(self._ends)
-        if kind in _HELD_ONLY or kind == b"post/1":
-            self._holds.append(position)
-        if kind in (b"txn/1", b"post/1"):
-            self._totals.append(position)
-        self._indexes.append(index)
+    def _add(self, indexes: array[int], account: Account) -> None:  # noqa: ARG002
+        first = len(self._ends)
+        ends, states = self._engine.shapes(indexes, end=self._ends[-1] if first else 0)
+        self._totals.extend(first + at for at, state in enumerate(states) if state & TOTALS)
+        self._holds.extend(first + at for at, state in enumerate(states) if state & HOLDS)
+        self._indexes.extend(indexes)
         # Last, because readers in the loop go by it while this runs in a worker thread.
-        self._ends.append((self._ends[-1] if position else 0) + len(data) + 1)
-
-    def _added(self) -> None:
-        pass
+        self._ends.extend(ends)
 
     def read(self, offset: int, size: int) -> bytes:
         """A piece of ``tx.log``."""
@@ -165,19 +156,15 @@ class Statement(Growing):
         super().__init__(engine, ordinal)
         self.size = 0
         self._directory = directory
-        self._rows: list[str] = []
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
         self._put(render.STATEMENT_HEADER)
 
-    def _add(self, index: int, entry: memoryview, account: Account) -> None:  # noqa: ARG002
-        self._rows.append(render.statement_rows(render.decode(entry), account.name, account.normal, account.decimals))
-        if len(self._rows) >= 10_000:
-            self._added()
-
-    def _added(self) -> None:
-        rows, self._rows = self._rows, []
-        self._put("".join(rows).encode())
+    def _add(self, indexes: array[int], account: Account) -> None:
+        for first in range(0, len(indexes), ROWS_AT_ONCE):
+            entries = (render.decode(self._engine.entry(index)) for index in indexes[first : first + ROWS_AT_ONCE])
+            rows = [render.statement_rows(entry, account.name, account.normal, account.decimals) for entry in entries]
+            self._put("".join(rows).encode())
 
     def _put(self, data: bytes) -> None:
         if self._file is None and self.size + len(data) > STATEMENT_MEMORY:

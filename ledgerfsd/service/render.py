@@ -24,7 +24,6 @@ _INDEX_DIGITS: Final = 10  # limits.ENTRIES_MAX
 _STATUS_LETTERS: Final = 6
 
 _TIME: Final = b'"time":"'
-_KIND: Final = b'"t":"'
 _day_starts: dict[bytes, int] = {}
 
 
@@ -88,12 +87,6 @@ def time_text(entry: bytes) -> str:
     """An entry's time as it stands there."""
     at = entry.rfind(_TIME) + len(_TIME)
     return entry[at : at + 30].decode()
-
-
-def kind_of(entry: bytes) -> bytes:
-    """An entry's ``t``. As with ``time_of``, only members without free text sort after it."""
-    at = entry.rfind(_KIND) + len(_KIND)
-    return entry[at : entry.index(b'"', at)]
 
 
 def tx_name(number: int) -> str:
