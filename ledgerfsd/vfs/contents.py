@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from importlib import resources
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from ledgerfsd.money import TABLE_BYTES
@@ -75,6 +76,7 @@ class Contents:
             Fixed.CURRENCIES: TABLE_BYTES,
             Fixed.LIMITS: texts.limits_file(),
             Fixed.VERSION: texts.version_file(),
+            Fixed.VERIFY_PAGE: resources.files("ledgerfsd").joinpath("data/verify.html").read_bytes(),
         }
 
     async def stat(self, inode: int) -> Stat:

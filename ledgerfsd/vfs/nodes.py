@@ -71,6 +71,7 @@ class Fixed(enum.IntEnum):
     CHECKPOINT = 27
     TRUSTED_ROOT = 28
     CURRENCIES = 29
+    VERIFY_PAGE = 30
 
 
 _DIRECTORIES: Final = frozenset(

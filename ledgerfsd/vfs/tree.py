@@ -59,16 +59,18 @@ _FIXED: Final[dict[Fixed, dict[bytes, Fixed]]] = {
         b"version": Fixed.VERSION,
         b"currencies.tsv": Fixed.CURRENCIES,
         b"trusted_root.json": Fixed.TRUSTED_ROOT,
+        b"verify.html": Fixed.VERIFY_PAGE,
     },
 }
 _ACCOUNT_FILES: Final = {
     b"balance.json": Kind.BALANCE,
     b"account.json": Kind.ACCOUNT_FILE,
-    b"proof.json": Kind.ACCOUNT_PROOF,
     b"tx.log": Kind.TX_LOG,
     b"statement.csv": Kind.STATEMENT,
     b"snapshots": Kind.SNAPSHOTS,
 }
+# Found, but not listed: it changes with every commit of anybody, so rsync and tar of accounts/ would never come to rest.
+_ACCOUNT_PROOF: Final = b"proof.json"
 _PARENTS: Final = {child: parent for parent, children in _FIXED.items() for child in children.values()}
 
 
@@ -92,7 +94,7 @@ class Tree:
         if kind is Kind.FIXED:
             return self._in_fixed(Fixed(number), name), True
         if kind is Kind.ACCOUNT:
-            file = _ACCOUNT_FILES.get(name)
+            file = Kind.ACCOUNT_PROOF if name == _ACCOUNT_PROOF else _ACCOUNT_FILES.get(name)
             return (nodes.inode(file, number) if file else 0), True
         return self._in_tiles(kind, number, name), True
 

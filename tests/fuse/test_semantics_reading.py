@@ -256,7 +256,6 @@ def test_account_directory(shared: Mounted) -> None:
     assert sorted(os.listdir(account)) == [
         "account.json",
         "balance.json",
-        "proof.json",
         "snapshots",
         "statement.csv",
         "tx.log",
@@ -331,6 +330,7 @@ def test_control_files(shared: Mounted) -> None:
         "metrics.prom",
         "status.json",
         "trusted_root.json",
+        "verify.html",
         "version",
     ]
     assert (control / "health").read_text() == "ok\n"
