@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,7 +28,7 @@ FINDINGS_SHOWN: Final = 100
 VERIFY_TEXT: Final = """\
 Work everything out again from the bytes of the journal: the form of every entry, leaf hashes, the chain of seals, batch
 and log roots, every balance, hold, id and transaction number, the state roots; then compare hashes/, runs/ and
-index.lmdb with that, and the log with checkpoints that were kept elsewhere. Nothing of the store is changed.
+index.lmdb with that, and the log with checkpoints that were kept elsewhere. Nothing of the store is changed; it must not be mounted.
 
 Whoever has the signing key can rewrite history so that all inside the store fits. Only what was kept outside shows it:
 give every checkpoint that you have with --anchor (copies of log/checkpoint, a folder of the setting anchors), and say with
@@ -41,7 +40,6 @@ Ends with 0 when all fits (an unfinished batch after a crash is no fault), 1 whe
 examples:
   ledgerfs verify --store /var/lib/ledgerfs/main
   ledgerfs verify --store /var/lib/ledgerfs/main --anchor checkpoint.monday --trusted-root trusted_root.json
-  ledgerfs verify --store /var/lib/ledgerfs/main --journal-only        # while it is mounted
 """
 
 
@@ -62,7 +60,7 @@ def register(commands: Commands) -> None:
         "--vkey", metavar="KEY", action="append", default=[], help="a public key to believe (may be repeated)"
     )
     verify.add_argument(
-        "--journal-only", action="store_true", help="leave the projections out; works while the store is mounted"
+        "--journal-only", action="store_true", help="leave the projections (hashes/, runs/, index.lmdb) out"
     )
     verify.add_argument(
         "--scratch", metavar="DIR", type=Path, help="where to work (a fifth of the journal; else the system's)"
@@ -78,8 +76,8 @@ def run_verify(options: argparse.Namespace) -> int:
     layout = places.store(options.store)
     layouts.check(layout)
     anchors = _anchors(options, str(msgspec.json.decode(layouts.first_entry(layout))["ledger"]))
-    lock = nullcontext() if options.journal_only else layouts.lock(layout)
-    with lock, Progress("verify", plain=options.progress) as progress:
+    # Also without the projections: to a reader, a batch that is being written looks like damage once the next one follows.
+    with layouts.lock(layout), Progress("verify", plain=options.progress) as progress:
         findings, found = verify(
             layout, anchors=anchors, scratch=options.scratch, journal_only=options.journal_only, progress=progress
         )

@@ -69,7 +69,7 @@ def verify(
     journal_only: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Finding], Verified]:
-    """Verify a store. The caller holds the lock, unless ``journal_only``. ``scratch``: room for a fifth of the journal."""
+    """Verify a store. The caller holds the lock. ``scratch``: room for a fifth of the journal."""
     found = Verified()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ledgerfs-verify-", dir=scratch) as folder:
