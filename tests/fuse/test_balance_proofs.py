@@ -237,6 +237,12 @@ def test_the_stand_alone_verifier_agrees(ledger: Mounted, tmp_path: Path) -> Non
         ).returncode
         == 1
     )
+    for option in (
+        (),
+        ("--journal-only",),
+    ):  # what is being written looks like damage to a reader: not while it is mounted
+        done = run(sys.executable, "-m", "ledgerfsd.cli.main", "verify", "--store", ledger.daemon.store, *option)
+        assert (done.returncode, "DAMAGED" in done.stderr) == (3, False), done.stderr
     assert ledger.daemon.stop() == 0
     done = run(*tool, "store", ledger.daemon.store, "--anchor", old, "--key", key)
     assert done.returncode == 0, done.stderr
