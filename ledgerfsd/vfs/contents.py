@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 from importlib import resources
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ledgerfsd.money import TABLE_BYTES
 from ledgerfsd.service import status as texts
 from ledgerfsd.service.query import HASH_BYTES, Text
 from ledgerfsd.vfs import nodes
+from ledgerfsd.vfs.branch import Stat
 from ledgerfsd.vfs.nodes import ENTRIES, Fixed, Kind
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ledgerfsd.service.query import Query
     from ledgerfsd.service.receipts import Answer, Receipts
     from ledgerfsd.service.status import Status
+    from ledgerfsd.vfs.branch import Branches
 
 GROWING: Final = frozenset(
     (
@@ -40,13 +42,6 @@ PROOFS: Final = (Kind.PROOF, Kind.CONSISTENCY, Kind.ACCOUNT_PROOF)
 RECEIPTS: Final = (Kind.RECEIPT, Kind.DRY_RECEIPT)
 
 
-class Stat(NamedTuple):
-    """What the kernel wants to know of a file."""
-
-    size: int
-    mtime_ns: int
-
-
 class Readable(Protocol):
     """The content of a file at one moment."""
 
@@ -62,13 +57,16 @@ class Readable(Protocol):
 class Contents:
     """The read-only files of one mount."""
 
-    def __init__(self, ledger: Ledger, query: Query, receipts: Receipts, status: Status, proofs: Proofs) -> None:
+    def __init__(
+        self, ledger: Ledger, query: Query, receipts: Receipts, status: Status, proofs: Proofs, branches: Branches
+    ) -> None:
         self._ledger = ledger
         self._engine = ledger.engine
         self._query = query
         self._receipts = receipts
         self._status = status
         self._proofs = proofs
+        self._branches = branches
         self._born_ns = query.mtime_of(0)
         self._fixed = {
             Fixed.README: status.readme(),
@@ -88,6 +86,8 @@ class Contents:
         if kind in (Kind.BALANCE, Kind.ACCOUNT_FILE):
             text = self._account_file(kind, number)
             return Stat(text.size, text.mtime_ns)
+        if branch := self._branches.of(inode):
+            return await branch.stat(inode)
         if self.is_live(inode):
             content = await self.live(inode)
             return Stat(content.size, content.mtime_ns)
@@ -118,6 +118,8 @@ class Contents:
         if kind is Kind.STATEMENT:
             statement, _ = await self._query.statement(number)
             return statement.read(offset, size)
+        if branch := self._branches.of(inode):
+            return await branch.read(inode, offset, size)
         return (await self._immutable(kind, number))[offset : offset + size]
 
     async def prepare(self, inode: int) -> None:
@@ -171,6 +173,8 @@ class Contents:
             return self._engine.block(number)
         if kind is Kind.BALANCE:
             return self._engine.account(number).last_index
+        if branch := self._branches.of(inode):
+            return branch.index_of(inode)
         return nodes.snapshot_parts(number)[1] if kind is Kind.SNAPSHOT else -1
 
     # -- inside

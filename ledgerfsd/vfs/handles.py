@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from ledgerfsd.service.inbox import Inbox, InboxFile
     from ledgerfsd.service.inbox_handles import InboxHandle
+    from ledgerfsd.vfs.branch import Handle
     from ledgerfsd.vfs.contents import Readable
 
 FIRST: Final = 1 << 62
@@ -50,28 +51,31 @@ class OpenDirectory:
         self.entries = entries
 
 
+Opened: TypeAlias = "OpenText | OpenInboxFile | OpenDirectory | InboxHandle | Handle"
+
+
 class Handles:
     """The table of open handles with a state."""
 
     def __init__(self) -> None:
-        self._open: dict[int, OpenText | OpenInboxFile | OpenDirectory | InboxHandle] = {}
+        self._open: dict[int, Opened] = {}
         self._next = FIRST
 
-    def add(self, handle: OpenText | OpenInboxFile | OpenDirectory | InboxHandle) -> int:
+    def add(self, handle: Opened) -> int:
         """Its number."""
         number = self._next
         self._next += 1
         self._open[number] = handle
         return number
 
-    def get(self, number: int) -> OpenText | OpenInboxFile | OpenDirectory | InboxHandle:
+    def get(self, number: int) -> Opened:
         """The handle with this number. Raises OSError EBADF."""
         handle = self._open.get(number)
         if handle is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return handle
 
-    def drop(self, number: int) -> OpenText | OpenInboxFile | OpenDirectory | InboxHandle | None:
+    def drop(self, number: int) -> Opened | None:
         """Forget a handle; returns it."""
         return self._open.pop(number, None)
 

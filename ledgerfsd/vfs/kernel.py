@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ledgerfsd.core.engine import Engine
     from ledgerfsd.service.ledger import Change
     from ledgerfsd.service.receipts import Answer
-    from ledgerfsd.vfs.contents import Stat
+    from ledgerfsd.vfs.branch import Stat
 
 _GROWING_FILES: Final = frozenset((Kind.TX_LOG, Kind.STATEMENT))
 _ACCOUNT_FILES: Final = (Kind.BALANCE, Kind.ACCOUNT_FILE, Kind.TX_LOG, Kind.STATEMENT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from ledgerfsd import limits
 from ledgerfsd.errors import LedgerError
 from ledgerfsd.service.ledger import Ledger
 from ledgerfsd.service.proofs import Proofs
+from ledgerfsd.vfs.branch import Branch
 from ledgerfsd.vfs.kernel import Kernel
 from ledgerfsd.vfs.operations import LedgerOperations
 
@@ -30,6 +31,7 @@ async def serve(
     ledger: Ledger,
     proofs: Proofs,
     mountpoint: Path,
+    branches: Sequence[Branch] = (),
     *,
     allow_other: bool = False,
     ready: Callable[[], None] = lambda: None,
@@ -41,7 +43,7 @@ async def serve(
     LedgerError when it cannot be mounted.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    operations = LedgerOperations(ledger, proofs, FuseNotify())
+    operations = LedgerOperations(ledger, proofs, FuseNotify(), branches)
     try:
         pyfuse3.init(operations, str(mountpoint), _options(allow_other=allow_other))
     except RuntimeError as error:

@@ -12,7 +12,8 @@ from typing import Final
 ROOT: Final = 1
 _SHIFT: Final = 56
 _MASK: Final = (1 << _SHIFT) - 1
-_PAIRS: Final = 32 << _SHIFT  # from here on (Kind.CONSISTENCY), up to the first handle, 2^61 numbers
+_PAIRS: Final = 48 << _SHIFT  # from here on (Kind.CONSISTENCY), up to the first handle, 2^60 numbers
+_PAIRS_MASK: Final = (1 << 60) - 1
 
 ENTRIES: Final = 8  # the "level" of entry bundles in numbers of tiles; hash levels are 0 to 7
 
@@ -41,7 +42,20 @@ class Kind(enum.IntEnum):
     INBOX_FILE = 16  # (running number; not kept over a restart, as the files are not)
     PROOF = 17  # proofs/tx_… (transaction number)
     ACCOUNT_PROOF = 18  # accounts/<id>/proof.json and proofs/<id>.json (ordinal)
-    CONSISTENCY = 32  # (two heights: see ``consistency``; with all kinds up to 63)
+    # Of branches (see ``branch``), which say what their numbers are.
+    DIGEST_DIRECTORY = 19
+    DIGEST_FILE = 20
+    PAST_DIRECTORY = 21
+    PAST_FILE = 22
+    PAST_ACCOUNT = 23  # a directory
+    PAST_ACCOUNT_FILE = 24
+    EVENT_DIRECTORY = 25
+    EVENT_FILE = 26
+    EXPORT_DIRECTORY = 27
+    EXPORT_FILE = 28
+    HISTORY_DIRECTORY = 29
+    HISTORY_FILE = 30
+    CONSISTENCY = 48  # (two heights: see ``consistency``; with all kinds up to 63)
 
 
 class Fixed(enum.IntEnum):
@@ -75,7 +89,12 @@ class Fixed(enum.IntEnum):
 
 
 _DIRECTORIES: Final = frozenset(
-    int(kind) for kind in (Kind.ACCOUNT, Kind.SNAPSHOTS, Kind.TILE_LEVEL, Kind.TILE_GROUP, Kind.PARTIAL)
+    int(kind)
+    for kind in (
+        *(Kind.ACCOUNT, Kind.SNAPSHOTS, Kind.TILE_LEVEL, Kind.TILE_GROUP, Kind.PARTIAL),
+        *(Kind.DIGEST_DIRECTORY, Kind.PAST_DIRECTORY, Kind.PAST_ACCOUNT),
+        *(Kind.EVENT_DIRECTORY, Kind.EXPORT_DIRECTORY, Kind.HISTORY_DIRECTORY),
+    )
 )
 _LAST_FIXED_DIRECTORY: Final = int(Fixed.CONSISTENCY)
 
@@ -92,7 +111,7 @@ def kind_of(inode: int) -> Kind:
 
 def number_of(inode: int) -> int:
     """Which of its kind."""
-    return inode & (_MASK if inode < _PAIRS else _PAIRS - 1)
+    return inode & (_MASK if inode < _PAIRS else _PAIRS_MASK)
 
 
 def is_directory(inode: int) -> bool:
@@ -138,10 +157,10 @@ def group_parts(number: int) -> tuple[int, int, int]:
 def consistency(old: int, new: int) -> int:
     """Inode number of the proof between two blocks, old <= new; 0 when there is no number for it.
 
-    Pairs are counted 1-1, 1-2, 2-2, 1-3, …; the numbers last for 2^31 - 1 blocks, of the 2^32 entries a log can have.
+    Pairs are counted 1-1, 1-2, 2-2, 1-3, …; the numbers last for 1.4 * 2^30 blocks, of the 2^32 entries a log can have.
     """
     number = new * (new - 1) // 2 + old - 1
-    return _PAIRS | number if number < _PAIRS else 0
+    return _PAIRS | number if number <= _PAIRS_MASK else 0
 
 
 def consistency_parts(number: int) -> tuple[int, int]:

@@ -31,6 +31,7 @@ from ledgerfsd.service.query import Query
 from ledgerfsd.service.receipts import Receipts
 from ledgerfsd.service.status import Status
 from ledgerfsd.vfs import entries, handles, nodes
+from ledgerfsd.vfs.branch import Branch, Branches, Handle, Keep
 from ledgerfsd.vfs.contents import Contents
 from ledgerfsd.vfs.handles import Handles, OpenDirectory, OpenText
 from ledgerfsd.vfs.inbox import AREAS, Door
@@ -78,15 +79,25 @@ class LedgerOperations(pyfuse3.Operations):
     enable_writeback_cache = False  # it merges writes of different files' owners and swallows errors
     enable_acl = False
 
-    def __init__(self, ledger: Ledger, proofs: Proofs, notify: Notify, *, names_only: bool | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        proofs: Proofs,
+        notify: Notify,
+        branches: Sequence[Branch] = (),
+        *,
+        names_only: bool | None = None,
+    ) -> None:
         super().__init__()
         self.ledger = ledger
         self.receipts = Receipts(ledger.layout.receipts, ledger.clock, ledger.metrics)
         self.inbox = Inbox(ledger, self.receipts)
         self.query = Query(ledger)
         self.proofs = proofs
-        self.tree = Tree(ledger.engine, self.query, self.inbox, self.receipts, self.proofs)
-        self.contents = Contents(ledger, self.query, self.receipts, Status(ledger, self.inbox), self.proofs)
+        self.branches = Branches(branches)
+        self.tree = Tree(ledger.engine, self.query, self.inbox, self.receipts, self.proofs, self.branches)
+        status = Status(ledger, self.inbox)
+        self.contents = Contents(ledger, self.query, self.receipts, status, self.proofs, self.branches)
         self.kernel = Kernel(ledger.engine, notify, self.contents.stat)
         self.door = Door(self.inbox)
         self.handles = Handles()
@@ -136,6 +147,11 @@ class LedgerOperations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> EntryAttributes:
         """SETATTR. On inbox files only the size means anything; cp -p, mv and rsync set the rest and must not fail."""
+        if branch := self.branches.of(inode):
+            if not fields.update_size:
+                raise FUSEError(errno.EROFS)
+            await branch.truncate(inode, attr.st_size)
+            return await self._attributes(inode)
         if nodes.kind_of(inode) is not Kind.INBOX_FILE:
             raise FUSEError(errno.EPERM if inode in AREAS else errno.EROFS)
         if fields.update_size:
@@ -160,7 +176,10 @@ class LedgerOperations(pyfuse3.Operations):
         else:
             size, mtime_ns = await self.kernel.stat(inode)
             mode = stat.S_IFDIR | 0o555 if nodes.is_directory(inode) else stat.S_IFREG | 0o444
-            if self.contents.is_live(inode):
+            branch = self.branches.of(inode)
+            if branch:
+                mode = (mode & ~0o777) | branch.mode(inode)
+            if self.contents.is_live(inode) or (branch and branch.keep(inode) is Keep.NOTHING):
                 entry.attr_timeout = 0
         if stat.S_ISDIR(mode):
             entry.st_nlink = 2
@@ -175,6 +194,12 @@ class LedgerOperations(pyfuse3.Operations):
     @answer
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         """OPEN. Of most files the kernel keeps the pages (see ``kernel``); live ones bypass its cache."""
+        if branch := self.branches.of(inode):
+            opened = await branch.open(inode, flags)
+            if opened is not None:
+                return self._with_handle(opened)
+            forever = branch.keep(inode) is Keep.FOREVER
+            return FileInfo(fh=FileHandleT(inode), direct_io=not forever, keep_cache=forever)
         if nodes.kind_of(inode) is Kind.INBOX_FILE:
             handle = self.door.open(self.door.file(nodes.number_of(inode)), flags)
             return FileInfo(fh=FileHandleT(self.handles.add(handle)), direct_io=True, keep_cache=False)
@@ -194,6 +219,9 @@ class LedgerOperations(pyfuse3.Operations):
         """CREATE."""
         if len(name) > NAME_BYTES_MAX:
             raise FUSEError(errno.ENAMETOOLONG)
+        if branch := self.branches.of(parent_inode):
+            inode, made = await branch.create(parent_inode, name, flags)
+            return self._with_handle(made), await self._attributes(inode)
         file = self.door.create(parent_inode, name, flags, ctx)
         handle = self.handles.add(self.door.open(file, flags))
         entry = await self._attributes(nodes.inode(Kind.INBOX_FILE, file.number))
@@ -207,6 +235,8 @@ class LedgerOperations(pyfuse3.Operations):
         handle = self.handles.get(fh)
         if isinstance(handle, OpenDirectory):
             raise FUSEError(errno.EISDIR)
+        if isinstance(handle, Handle):
+            return await handle.read(off, size)
         return handle.read(off, size)
 
     @answer
@@ -220,7 +250,7 @@ class LedgerOperations(pyfuse3.Operations):
         if fh < handles.FIRST:
             return
         handle = self.handles.get(fh)
-        if isinstance(handle, InboxHandle):
+        if isinstance(handle, InboxHandle | Handle):
             await handle.flush()
 
     @answer
@@ -239,14 +269,18 @@ class LedgerOperations(pyfuse3.Operations):
             self.kernel.released(fh)
             return
         handle = self.handles.drop(fh)
-        if isinstance(handle, InboxHandle):
+        if isinstance(handle, InboxHandle | Handle):
             await handle.release()
 
-    def _writer(self, fh: int) -> InboxHandle:
+    def _writer(self, fh: int) -> InboxHandle | Handle:
         handle = self.handles.get(fh) if fh >= handles.FIRST else None
-        if not isinstance(handle, InboxHandle):
+        if not isinstance(handle, InboxHandle | Handle):
             raise FUSEError(errno.EBADF)
         return handle
+
+    def _with_handle(self, handle: Handle) -> FileInfo:
+        number = FileHandleT(self.handles.add(handle))
+        return FileInfo(fh=number, direct_io=True, keep_cache=False, nonseekable=not handle.seekable)
 
     # -- directories
 
@@ -294,6 +328,9 @@ class LedgerOperations(pyfuse3.Operations):
     @answer
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         """UNLINK."""
+        if branch := self.branches.of(parent_inode):
+            await branch.remove(parent_inode, name, directory=False)
+            return
         self.door.unlink(parent_inode, name)
 
     @answer
@@ -320,12 +357,18 @@ class LedgerOperations(pyfuse3.Operations):
 
     @answer
     async def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> EntryAttributes:
-        """MKDIR: never."""
+        """MKDIR: only where a branch has a meaning for it."""
+        if branch := self.branches.of(parent_inode):
+            inode = await branch.mkdir(parent_inode, name)
+            return await self._attributes(inode)
         raise self._never(parent_inode)
 
     @answer
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        """RMDIR: never."""
+        """RMDIR: only where a branch has a meaning for it."""
+        if branch := self.branches.of(parent_inode):
+            await branch.remove(parent_inode, name, directory=True)
+            return
         raise self._never(parent_inode)
 
     @answer

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ledgerfsd.service.proofs import Proofs
     from ledgerfsd.service.query import Point, Query
     from ledgerfsd.service.receipts import Receipts
+    from ledgerfsd.vfs.branch import Branches
 
 TILE_WIDTH: Final = 256
 NAMES_AT_ONCE: Final = 256
@@ -77,12 +78,21 @@ _PARENTS: Final = {child: parent for parent, children in _FIXED.items() for chil
 class Tree:
     """The names of one mount."""
 
-    def __init__(self, engine: Engine, query: Query, inbox: Inbox, receipts: Receipts, proofs: Proofs) -> None:
+    def __init__(
+        self, engine: Engine, query: Query, inbox: Inbox, receipts: Receipts, proofs: Proofs, branches: Branches
+    ) -> None:
         self._engine = engine
         self._query = query
         self._inbox = inbox
         self._receipts = receipts
         self._proofs = proofs
+        self._branches = branches
+        self._fixed: dict[Fixed, dict[bytes, int]] = {
+            parent: {name: int(child) for name, child in children.items()} for parent, children in _FIXED.items()
+        }
+        for place in branches.places:
+            self._fixed.setdefault(place.directory, {})[place.name] = place.inode
+        self._account_files = _ACCOUNT_FILES | branches.in_account
 
     # -- look-up
 
@@ -94,12 +104,14 @@ class Tree:
         if kind is Kind.FIXED:
             return self._in_fixed(Fixed(number), name), True
         if kind is Kind.ACCOUNT:
-            file = Kind.ACCOUNT_PROOF if name == _ACCOUNT_PROOF else _ACCOUNT_FILES.get(name)
+            file = Kind.ACCOUNT_PROOF if name == _ACCOUNT_PROOF else self._account_files.get(name)
             return (nodes.inode(file, number) if file else 0), True
+        if branch := self._branches.of(parent):
+            return await branch.lookup(parent, name)
         return self._in_tiles(kind, number, name), True
 
     def _in_fixed(self, directory: Fixed, name: bytes) -> int:
-        fixed = _FIXED.get(directory, {}).get(name)
+        fixed = self._fixed.get(directory, {}).get(name)
         if fixed is not None:
             return int(fixed)
         if directory is Fixed.ACCOUNTS:
@@ -196,6 +208,8 @@ class Tree:
             return int(_PARENTS.get(Fixed(number), Fixed.ROOT))
         if kind is Kind.ACCOUNT:
             return int(Fixed.ACCOUNTS)
+        if self._branches.of(directory):
+            return self._branches.parent(directory)
         if kind is Kind.SNAPSHOTS:
             return nodes.inode(Kind.ACCOUNT, number)
         if kind is Kind.TILE_LEVEL:
@@ -238,10 +252,12 @@ class Tree:
         elif kind is Kind.FIXED:
             found = self._list_fixed(Fixed(number), skip)
         elif kind is Kind.ACCOUNT:
-            names = list(_ACCOUNT_FILES.items())[skip:]
+            names = list(self._account_files.items())[skip:]
             found = ((name, nodes.inode(file, number)) for name, file in names)
         elif kind is Kind.SNAPSHOTS:
             found = self._list_snapshots(number, skip)
+        elif branch := self._branches.of(directory):
+            found = branch.entries(directory, skip)
         else:
             for name, child, place in self._list_tiles(kind, number, skip):
                 yield name, child, place + DOTS + 1
@@ -270,7 +286,7 @@ class Tree:
             for level in levels[skip:]:
                 yield (b"entries" if level == ENTRIES else b"%d" % level), nodes.inode(Kind.TILE_LEVEL, level)
         else:
-            for name, child in list(_FIXED[directory].items())[skip:]:
+            for name, child in list(self._fixed[directory].items())[skip:]:
                 yield name, int(child)
 
     def _list_proofs(self, skip: int) -> Iterator[tuple[bytes, int]]:

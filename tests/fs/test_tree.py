@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ledgerfsd.merkle import tile as c2sp
 from ledgerfsd.service.inbox import Area
 from ledgerfsd.vfs import nodes
+from ledgerfsd.vfs.branch import Branches
 from ledgerfsd.vfs.nodes import ENTRIES, Fixed, Kind
 from ledgerfsd.vfs.tree import Tree
 from tests.fs.conftest import Mounted, packed, pay
@@ -24,7 +25,7 @@ def tiles_of(entries: int) -> Tree:
     """A tree over a log of so many entries. Only sizes are asked for, and no test could write four thousand million entries."""
     engine = SimpleNamespace(level_size=lambda level: entries >> 8 * level)
     nothing: Any = None
-    return Tree(cast("Any", engine), nothing, nothing, nothing, nothing)
+    return Tree(cast("Any", engine), nothing, nothing, nothing, nothing, Branches(()))
 
 
 @pytest.mark.trio
@@ -107,7 +108,7 @@ def test_packed_numbers_are_reversible(level: int, number: int, width: int, ordi
 def test_pairs_of_blocks_are_counted_up_to_the_first_handle() -> None:
     numbers = [nodes.consistency(old, new) for new in range(1, 50) for old in range(1, new + 1)]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    largest = 2**31 - 1
+    largest = 1_518_500_249  # about 1.4 * 2^30
     last = nodes.consistency(largest, largest)
     assert nodes.consistency_parts(nodes.number_of(last)) == (largest, largest)
     assert nodes.kind_of(last) is Kind.CONSISTENCY
