@@ -20,7 +20,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(REPOSITORY))
 
-from bench import measure, ndjson, proofs, reading, restart, single  # noqa: E402
+from bench import exporting, measure, ndjson, proofs, reading, restart, single  # noqa: E402
 from bench.measure import Report, machine  # noqa: E402
 
 RESULTS: Final = REPOSITORY / "bench" / "results"
@@ -107,6 +107,11 @@ def measure_proofs(report: Report, directory: Path, options: Any) -> None:
     proofs.run(report, directory, seed=options.seed, transactions=transactions, accounts=accounts)
 
 
+def measure_exports(report: Report, directory: Path, options: Any) -> None:
+    """Plain-text accounting."""
+    exporting.run(report, directory, seed=options.seed, transactions=100_000 if options.quick else 1_000_000)
+
+
 MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "ndjson": measure_ndjson,
     "million-accounts": measure_million_accounts,
@@ -115,6 +120,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "restart": measure_restart,
     "accounts": measure_accounts,
     "proofs": measure_proofs,
+    "exports": measure_exports,
 }
 
 

@@ -28,6 +28,7 @@ from ledgerfsd.journal import layout as layouts
 from ledgerfsd.obs import logging as obs_logging
 from ledgerfsd.obs.sdnotify import notify
 from ledgerfsd.service.anchoring import Anchoring
+from ledgerfsd.service.exports import Exports
 from ledgerfsd.service.keys import Keys, usual_directory
 from ledgerfsd.service.ledger import Ledger
 from ledgerfsd.service.proofs import Proofs
@@ -35,6 +36,8 @@ from ledgerfsd.service.query import Query
 from ledgerfsd.service.signing import Signing
 from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.vfs import mount as vfs
+from ledgerfsd.vfs.branch import Branch
+from ledgerfsd.vfs.exports import ExportBranch
 
 EPILOG: Final = """\
 example:
@@ -160,7 +163,10 @@ def _recover(layout: layouts.Layout, config: Config) -> OpenStore:
 async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     ledger = Ledger(store.engine, store.layout)
     signing = Signing(ledger, Keys(_keys(config, store.layout), ledger.origin))
-    proofs = Proofs(ledger, Query(ledger), signing)
+    query = Query(ledger)
+    proofs = Proofs(ledger, query, signing)
+    exports = Exports(store.engine, query, ledger.origin, store.layout.root)
+    branches: list[Branch] = [ExportBranch(store.engine, query, exports)]
     anchoring = Anchoring(
         ledger,
         proofs,
@@ -187,7 +193,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
         async with trio.open_nursery() as serving:
             # Signals end the serving only: what it has queued is still collected by ledger.run.
             await serving.start(_signals, serving.cancel_scope)
-            await vfs.serve(ledger, proofs, mountpoint, allow_other=config.allow_other, ready=ready)
+            await vfs.serve(ledger, proofs, mountpoint, branches, allow_other=config.allow_other, ready=ready)
             serving.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
 

@@ -79,10 +79,10 @@ class Layout:
             raise StoreError(f"{self.journal}: {error.strerror}") from None
 
 
-def create(root: Path, ledger: str, *, segment_bytes: int = limits.SEGMENT_BYTES) -> Layout:
+def create(root: Path, ledger: str, *, segment_bytes: int = limits.SEGMENT_BYTES, now_ns: int = 0) -> Layout:
     """Make a new store for the ledger of this origin (such as ``ledger.example/main``) in an absent or empty directory.
 
-    Raises StoreError when something is there already or the disk refuses, LedgerError for a bad origin.
+    ``now_ns`` replaces the clock. Raises StoreError when something is there already or the disk refuses, LedgerError for a bad origin.
     If we stop half-way, ``creating`` is there and ``format`` is not: the next ``create`` begins anew.
     """
     if not LEDGER_NAME.fullmatch(ledger) or len(ledger) > 255:
@@ -94,7 +94,7 @@ def create(root: Path, ledger: str, *, segment_bytes: int = limits.SEGMENT_BYTES
         root.mkdir(mode=0o750, parents=True, exist_ok=True)
         _refuse_if_used(layout)
         with lock(layout):
-            _create(layout, ledger, segment_bytes)
+            _create(layout, ledger, segment_bytes, now_ns)
     except OSError as error:
         raise StoreError(f"{error.filename or root}: {error.strerror}", hint="nothing usable was made there") from None
     return layout
@@ -108,13 +108,13 @@ def _refuse_if_used(layout: Layout) -> None:
         raise StoreError(f"{layout.root} is not empty", hint="choose a directory that is empty or does not exist")
 
 
-def _create(layout: Layout, ledger: str, segment_bytes: int) -> None:
+def _create(layout: Layout, ledger: str, segment_bytes: int, now_ns: int) -> None:
     marker = layout.root / CREATING
     marker.touch()
     sync_directory(layout.root)
     for directory in (layout.journal, layout.hashes, layout.runs, layout.receipts):
         _empty(directory)
-    Engine.create(layout.root, ledger, segment_bytes=segment_bytes)
+    Engine.create(layout.root, ledger, segment_bytes=segment_bytes, now_ns=now_ns)
     write_durably(layout.genesis, first_entry(layout) + b"\n")
     sync_directory(layout.journal)
     write_durably(layout.format, FORMAT_LINE.encode())
