@@ -20,7 +20,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(REPOSITORY))
 
-from bench import exporting, measure, ndjson, proofs, reading, restart, single  # noqa: E402
+from bench import against, exporting, measure, ndjson, proofs, reading, restart, single  # noqa: E402
 from bench.measure import Report, machine  # noqa: E402
 
 RESULTS: Final = REPOSITORY / "bench" / "results"
@@ -32,6 +32,7 @@ def main() -> int:
     chosen = options.only or list(MEASUREMENTS)
     options.dir.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix="ledgerfs-bench-", dir=options.dir))
+    directory.chmod(0o755)  # PostgreSQL runs as a user of its own
     measure.patience = options.patience
     report = Report(options.repeats or (1 if options.quick else 3))
     facts = machine(directory) | {
@@ -112,6 +113,21 @@ def measure_exports(report: Report, directory: Path, options: Any) -> None:
     exporting.run(report, directory, seed=options.seed, transactions=100_000 if options.quick else 1_000_000)
 
 
+def measure_peers(report: Report, directory: Path, options: Any) -> None:
+    """Batch for batch against PostgreSQL, over ten thousand and a million accounts; TigerBeetle where there is one."""
+    transactions = 100_000 if options.quick else 1_000_000
+    for accounts in (10_000, 100_000 if options.quick else 1_000_000):
+        against.batches(report, directory, seed=options.seed, transactions=transactions, accounts=accounts)
+        if options.tigerbeetle:
+            against.tigerbeetle(report, options.tigerbeetle, transactions=transactions, accounts=accounts)
+
+
+def measure_peers_single(report: Report, directory: Path, options: Any) -> None:
+    """One by one against PostgreSQL."""
+    files, seconds = (640, 2) if options.quick else (6_400, 10)
+    against.one_by_one(report, directory, seed=options.seed, accounts=10_000, files=files, seconds=seconds)
+
+
 MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "ndjson": measure_ndjson,
     "million-accounts": measure_million_accounts,
@@ -121,6 +137,8 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "accounts": measure_accounts,
     "proofs": measure_proofs,
     "exports": measure_exports,
+    "peers": measure_peers,
+    "peers-single": measure_peers_single,
 }
 
 
@@ -140,6 +158,7 @@ def parser() -> argparse.ArgumentParser:
         default=30,
         help="seconds to wait for an idle machine before each timed section (default 30)",
     )
+    made.add_argument("--tigerbeetle", type=Path, metavar="PATH", help="a tigerbeetle binary to compare with (peers)")
     made.add_argument("--json", type=Path, help="where to write every value (default bench/results/<time>.json)")
     made.add_argument(
         "--dir", type=Path, default=REPOSITORY / "build", help="where stores are made: a real disk, no tmpfs"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -26,12 +27,12 @@ DISK_WRITES: Final = 2_000
 _fork = multiprocessing.get_context("fork")
 
 
-def run(report: Report, directory: Path, *, seed: int, files: int) -> None:
+def run(report: Report, directory: Path, *, seed: int, files: int, crews: Sequence[int] = WRITERS) -> None:
     """``files`` files for each number of writers, ``report.repeats`` times, and the disk in between."""
     for turn in range(report.repeats):
         with Mounted(directory / "ledger", ACCOUNTS) as ledger:
             disk(report, directory)
-            for writers in WRITERS:
+            for writers in crews:
                 _through_the_mount(report, ledger, seed + turn, writers, files)
     for percent, aim in ((50, "aim 2"), (95, "aim 4")):
         report.ratio(
@@ -61,8 +62,13 @@ def disk(report: Report, directory: Path) -> None:
     report.latencies("disk, 4 KiB write + fdatasync", taken)
 
 
+def named(writers: int) -> str:
+    """What the figures of so many writers begin with."""
+    return f"file per intent, {writers} writer{'s' if writers > 1 else ''}"
+
+
 def _through_the_mount(report: Report, ledger: Mounted, seed: int, writers: int, files: int) -> None:
-    name = f"file per intent, {writers} writer{'s' if writers > 1 else ''}"
+    name = named(writers)
     share, before = files // writers, ledger.transactions()
     barrier, crew = _fork.Barrier(writers + 1), []
     for number in range(writers):

@@ -28,25 +28,39 @@ def open_accounts(count: int) -> Iterator[bytes]:
 
 
 class Payments:
-    """Transfers between random accounts (uniform), each with an id of its own."""
+    """Transfers between random accounts (uniform), each with an id of its own: counted, or of 128 random bits."""
 
-    def __init__(self, seed: int, accounts: int, *, prefix: str = "p") -> None:
+    def __init__(self, seed: int, accounts: int, *, prefix: str = "p", random_ids: bool = False) -> None:
         self._chance = random.Random(seed)
+        self._random_ids = random_ids
         self._names = [account(number).encode() for number in range(accounts)]
         self._prefix = prefix.encode()
         self._made = 0
 
     def one(self) -> bytes:
         """The next one, without a newline."""
+        debit, credit, cents = self._draw()
+        return (
+            b'{"type":"transfer","id":"%b","debit":"%b","credit":"%b","amount":"%d.%02d","currency":"EUR",'
+            b'"reference":"invoice %d"}'
+        ) % (self._id(), debit, credit, cents // 100, cents % 100, self._made)
+
+    def row(self) -> bytes:
+        """The next one as PostgreSQL's COPY takes it, with its newline."""
+        debit, credit, cents = self._draw()
+        return b"%b\t%b\t%b\t%d\tinvoice %d\n" % (self._id(), debit, credit, cents, self._made)
+
+    def _draw(self) -> tuple[bytes, bytes, int]:
         chance, names = self._chance.random, self._names
         debit = int(chance() * len(names))
         credit = (debit + 1 + int(chance() * (len(names) - 1))) % len(names)
-        cents = 1 + int(chance() * 99_999)
         self._made += 1
-        return (
-            b'{"type":"transfer","id":"%b-%010d","debit":"%b","credit":"%b","amount":"%d.%02d","currency":"EUR",'
-            b'"reference":"invoice %d"}'
-        ) % (self._prefix, self._made, names[debit], names[credit], cents // 100, cents % 100, self._made)
+        return names[debit], names[credit], 1 + int(chance() * 99_999)
+
+    def _id(self) -> bytes:
+        if self._random_ids:
+            return b"%032x" % self._chance.getrandbits(128)
+        return b"%b-%010d" % (self._prefix, self._made)
 
     def lines(self, count: int) -> bytes:
         """The next ``count`` as NDJSON."""
