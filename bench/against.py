@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from bench import ndjson, single, workload
+from bench import ndjson, single, socketing, workload
 from bench.measure import Report, timed
 from bench.peers.postgres import Cluster, rows
 
@@ -60,13 +60,17 @@ def _batched(
 
 
 def one_by_one(report: Report, directory: Path, *, seed: int, accounts: int, files: int, seconds: int) -> None:
-    """A file for each payment against a function call for each."""
+    """A file for each payment, and a line on the socket for each, against a function call for each."""
     for turn in range(report.repeats):
         once = Report(1)
         single.run(once, directory, seed=seed + turn, files=files, crews=CLIENTS)
         for clients in CLIENTS:
             name = f"{single.named(clients)}, rate"
             report.add(name, "/s", once.rows[name].median)
+        once = Report(1)
+        socketing.run(once, directory, seed=seed + turn, intents=10 * files)
+        for row in once.rows.values():
+            report.add(row.name, row.unit, row.median)
         with Cluster(directory / "postgres", accounts) as cluster:
             for chained in (False, True):
                 for clients in CLIENTS:
@@ -78,10 +82,11 @@ def one_by_one(report: Report, directory: Path, *, seed: int, accounts: int, fil
                     report.add(name, "tx/s", rate)
                     report.add(f"{name}, mean", "ms", latency)
     for clients in CLIENTS:
-        ours = f"{single.named(clients)}, rate"
-        report.ratio(
-            f"LedgerFS / PostgreSQL, one by one, {clients}", ours, f"PostgreSQL, one by one, {clients} clients"
-        )
+        theirs = f"PostgreSQL, one by one, {clients} clients"
+        for what, ours in (("a file each", single.named(clients)), ("socket", socketing.named(clients))):
+            report.ratio(
+                f"LedgerFS, {what} / {theirs}", f"{ours}, rate", theirs, aim="must 5" if clients == CLIENTS[-1] else ""
+            )
 
 
 def tigerbeetle(report: Report, binary: Path, *, transactions: int, accounts: int) -> None:

@@ -22,11 +22,12 @@ DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
 class Mounted:
     """A store below ``directory`` and the daemon that serves it. ``with Mounted(...) as ledger`` starts and removes it."""
 
-    def __init__(self, directory: Path, accounts: int = 0) -> None:
+    def __init__(self, directory: Path, accounts: int = 0, *options: str) -> None:
         self.store = directory / "store"
         self.mount = directory / "mount"
         self._directory = directory
         self._accounts = accounts
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Mounted:
@@ -62,6 +63,7 @@ class Mounted:
             self.mount,
             "--log-level",
             "warning",
+            *self._options,
         ]
         began = time.perf_counter()
         self._process = subprocess.Popen(command, cwd=REPOSITORY)

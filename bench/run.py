@@ -20,7 +20,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(REPOSITORY))
 
-from bench import against, exporting, measure, ndjson, proofs, reading, restart, single  # noqa: E402
+from bench import against, exporting, measure, ndjson, proofs, reading, restart, single, socketing  # noqa: E402
 from bench.measure import Report, machine  # noqa: E402
 
 RESULTS: Final = REPOSITORY / "bench" / "results"
@@ -128,6 +128,11 @@ def measure_peers_single(report: Report, directory: Path, options: Any) -> None:
     against.one_by_one(report, directory, seed=options.seed, accounts=10_000, files=files, seconds=seconds)
 
 
+def measure_socket(report: Report, directory: Path, options: Any) -> None:
+    """Lines over the socket."""
+    socketing.run(report, directory, seed=options.seed, intents=6_400 if options.quick else 64_000)
+
+
 MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "ndjson": measure_ndjson,
     "million-accounts": measure_million_accounts,
@@ -137,6 +142,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "accounts": measure_accounts,
     "proofs": measure_proofs,
     "exports": measure_exports,
+    "socket": measure_socket,
     "peers": measure_peers,
     "peers-single": measure_peers_single,
 }

@@ -37,6 +37,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     anchors: tuple[str, ...] = ()  # folders that get a copy of every checkpoint; better on other machines
     anchor_seconds: int = 10  # how often
     anchor_limit_seconds: int = 60  # after so long without one, ``health`` complains
+    socket: str = ""  # path of a Unix socket for intents without files; empty: none
     allow_other: bool = False  # other users may enter the mount (needs user_allow_other in /etc/fuse.conf unless root)
     segment_bytes: int = limits.SEGMENT_BYTES  # a segment is closed at the first bundle boundary at or after this size
     log_level: LogLevel = "info"
@@ -99,6 +100,8 @@ def _checked(config: Config, where: str) -> Config:
     for folder in config.anchors:
         if not Path(folder).is_absolute():
             raise ConfigError(f"{where}: setting 'anchors': {folder!r} is not an absolute path")
+    if config.socket and not Path(config.socket).is_absolute():
+        raise ConfigError(f"{where}: setting 'socket': {config.socket!r} is not an absolute path")
     for key in ("store", "mountpoint"):
         if not getattr(config, key):
             raise ConfigError(f"{where}: setting {key!r} is empty")

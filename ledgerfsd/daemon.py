@@ -34,6 +34,7 @@ from ledgerfsd.service.ledger import Ledger
 from ledgerfsd.service.proofs import Proofs
 from ledgerfsd.service.query import Query
 from ledgerfsd.service.signing import Signing
+from ledgerfsd.service.socket import gauges, listening
 from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.vfs import mount as vfs
 from ledgerfsd.vfs.branch import Branch
@@ -78,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--keys", metavar="DIR", help="directory of the keys that sign checkpoints (default: keys in the store)"
     )
+    made.add_argument("--socket", metavar="PATH", help="also take intents on a Unix socket: a line in, a line out")
     made.add_argument(
         "--segment-bytes", metavar="N", type=int, help="target size of a journal segment in bytes (default 64 MiB)"
     )
@@ -185,6 +187,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     await signing.start()
     store.engine.start()
     store.projector.start()
+    ledger.gauges.append(lambda: gauges(store.engine))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.run)
         nursery.start_soon(_watch, store)
@@ -193,7 +196,8 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
         async with trio.open_nursery() as serving:
             # Signals end the serving only: what it has queued is still collected by ledger.run.
             await serving.start(_signals, serving.cancel_scope)
-            await vfs.serve(ledger, proofs, mountpoint, branches, allow_other=config.allow_other, ready=ready)
+            with listening(store.engine, Path(config.socket) if config.socket else None):
+                await vfs.serve(ledger, proofs, mountpoint, branches, allow_other=config.allow_other, ready=ready)
             serving.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
 

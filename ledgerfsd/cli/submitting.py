@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import msgspec
 
 from ledgerfsd import limits
-from ledgerfsd.cli import places
+from ledgerfsd.cli import places, socket_client
 from ledgerfsd.cli.output import Progress, print_json
 from ledgerfsd.errors import LedgerError
 
@@ -45,6 +45,7 @@ examples:
   echo '{"debit":"acc_001","credit":"acc_002","amount":"1.00"}' | ledgerfs submit - --name coffee.json
   ledgerfs submit --dry-run payments.ndjson     what would happen
   ledgerfs submit --atomic payments.ndjson      all lines or none
+  ledgerfs submit --socket PATH payments.ndjson without a file; each line needs an id
 """
 
 
@@ -57,6 +58,7 @@ def register(commands: Commands) -> None:
     kind = submit.add_mutually_exclusive_group()
     kind.add_argument("--atomic", action="store_true", help="an .ndjson file whose lines are committed all or none")
     kind.add_argument("--dry-run", action="store_true", help="say what would happen; commit nothing")
+    kind.add_argument("--socket", metavar="PATH", type=Path, help="over the daemon's socket, not the mount (.ndjson)")
     submit.add_argument("--quiet", action="store_true", help="print nothing when everything is committed")
     submit.add_argument("--progress", action="store_true", help="progress as plain lines when stderr is no terminal")
     submit.set_defaults(run=run_submit)
@@ -81,6 +83,8 @@ class Outcome:
 
 def run_submit(options: argparse.Namespace) -> int:
     """Submit one file."""
+    if options.socket:
+        return _over_the_socket(options)
     mount = places.mounted(options.mount)
     name = _name(options)
     area = mount / "inbox" / ("atomic" if options.atomic else "dry-run" if options.dry_run else ".")
@@ -103,6 +107,21 @@ def run_submit(options: argparse.Namespace) -> int:
     elif error is not None or outcome.refused or not options.quiet:
         _print(name, outcome, receipt)
     return 1 if error is not None or outcome.refused else 0
+
+
+def _over_the_socket(options: argparse.Namespace) -> int:
+    if options.file != "-" and not options.file.endswith(".ndjson"):
+        raise LedgerError("--socket is for .ndjson", hint="write the intent on one line")
+    outcome = Outcome()
+    with _source(options.file) as source, Progress("submit", plain=options.progress) as progress:
+        total = os.fstat(source.fileno()).st_size if options.file != "-" else 0
+        for answer in socket_client.exchange(options.socket, _chunks(source), total, progress):
+            outcome.add(answer)
+    if options.json:
+        print_json({"socket": str(options.socket), **outcome.counts, "refusals": outcome.refused})
+    elif outcome.refused or not options.quiet:
+        _print(options.file, outcome, None)
+    return 1 if outcome.refused else 0
 
 
 def _name(options: argparse.Namespace) -> str:
@@ -189,7 +208,7 @@ def _read(receipt: Path) -> Outcome:
     return outcome
 
 
-def _print(name: str, outcome: Outcome, receipt: Path) -> None:
+def _print(name: str, outcome: Outcome, receipt: Path | None) -> None:
     parts = [f"{count:,} {status}" for status, count in sorted(outcome.counts.items())]
     named = f" ({' to '.join(dict.fromkeys(outcome.transactions))})" if outcome.transactions else ""
     print(f"{name}: {', '.join(parts) or 'nothing in it'}{named}")
@@ -205,4 +224,4 @@ def _print(name: str, outcome: Outcome, receipt: Path) -> None:
         print(f"  line {result['line']}{where}: {result['code']}: {result['meaning']}{note}; {result['what_to_do']}")
     left = outcome.counts["refused"] - len(outcome.refused)
     if left > 0:
-        print(f"  and {left:,} more, in {receipt}")
+        print(f"  and {left:,} more" + (f", in {receipt}" if receipt else ""))

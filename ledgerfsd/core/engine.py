@@ -261,9 +261,27 @@ class Engine:
         except BlockingIOError:
             pass
         found = []
+        lib.lfs_socket_hold(self._handle)
         while handle := lib.lfs_take(self._handle):
             found.append(Completion(handle))
         return found
+
+    def listen(self, descriptor: int) -> None:
+        """Take intents from the connections of a listening Unix socket, in a thread of the core (docs/SEMANTICS.md, section 16).
+
+        The descriptor stays the caller's, who closes it after ``close``. Raises StoreError.
+        """
+        self._check(lib.lfs_socket_start(self._handle, descriptor))
+
+    def deliver(self) -> None:
+        """Let the socket answer what had finished when ``completions`` was called last."""
+        lib.lfs_socket_deliver(self._handle)
+
+    def socket_counts(self) -> tuple[int, int, int]:
+        """Of the socket: connections that are open, intents committed (duplicates included), intents refused."""
+        numbers = ffi.new("uint64_t[3]")
+        lib.lfs_socket_counts(self._handle, numbers, numbers + 1, numbers + 2)
+        return numbers[0], numbers[1], numbers[2]
 
     def tick(self) -> None:
         """Let the ledger expire holds that are due; to be called about once a second."""

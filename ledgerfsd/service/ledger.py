@@ -184,6 +184,7 @@ class Ledger:
         async with self._turn:
             completions = self.engine.completions()
             await self._announce()
+            self.engine.deliver()
             for completion in completions:
                 ticket = self._tickets.pop(completion.ticket)
                 self.room.give(ticket.size)

@@ -179,9 +179,15 @@ static void complete(lfs_engine *e, lfs_group *g) {
         e->inflight_tickets--;
         e->inflight_bytes -= t->len;
     }
-    if (g->tickets) {
-        *e->done_tail = g->tickets;
-        e->done_tail = g->tickets_tail;
+    for (lfs_ticket *t = g->tickets, *next; t; t = next) {
+        next = t->next;
+        if (t->connection) {
+            lfs_socket_finished(e, t);
+            continue;
+        }
+        t->next = NULL;
+        *e->done_tail = t;
+        e->done_tail = &t->next;
     }
     if (!e->inflight_tickets) pthread_cond_broadcast(&e->quiet);
     /* A wake-up that cannot be written (never seen) is made up for: completions are also looked for once a second. */
@@ -317,6 +323,7 @@ int lfs_engine_start(lfs_engine *e) {
 
 void lfs_engine_stop(lfs_engine *e) {
     if (!e->running) return;
+    lfs_socket_stop(e);
     pthread_mutex_lock(&e->lock);
     e->stopping = 1;
     pthread_cond_broadcast(&e->to_apply);
@@ -325,6 +332,7 @@ void lfs_engine_stop(lfs_engine *e) {
     pthread_join(e->apply_thread, NULL);
     pthread_join(e->write_thread, NULL);
     pthread_join(e->zero_thread, NULL);
+    lfs_socket_end(e);
     e->running = 0;
 }
 
@@ -332,23 +340,32 @@ void lfs_engine_stop(lfs_engine *e) {
 
 uint64_t lfs_submit(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line, int mode,
                     uint64_t now_ns) {
+    lfs_ticket *t = lfs_ticket_new(data, len, source, first_line);
+    t->mode = mode & 15;
+    t->dry_run = mode >> 4;
+    t->now_ns = now_ns;
+    return lfs_enqueue(e, t);
+}
+
+lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line) {
     lfs_ticket *t = lfs_grow(NULL, sizeof *t);
     memset(t, 0, sizeof *t);
     t->data = lfs_grow(NULL, len + 64); /* the string scanner reads in strides */
     memcpy(t->data, data, len);
     memset(t->data + len, 0, 64);
     t->len = len;
-    t->mode = mode & 15;
-    t->dry_run = mode >> 4;
     t->first_line = first_line;
-    t->now_ns = now_ns;
     snprintf(t->source, sizeof t->source, "%s", source);
+    return t;
+}
+
+uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t) {
     pthread_mutex_lock(&e->lock);
     uint64_t number = t->number = ++e->next_ticket;
     *e->queue_tail = t;
     e->queue_tail = &t->next;
     e->inflight_tickets++;
-    e->inflight_bytes += len;
+    e->inflight_bytes += t->len;
     pthread_cond_broadcast(&e->to_apply);
     pthread_mutex_unlock(&e->lock);
     return number;

@@ -53,6 +53,8 @@ struct lfs_ticket {
     uint8_t *data;
     size_t len;
     uint32_t first_line, lines;
+    int ids_required;    /* an intent without an id is refused: two connections may send the same line */
+    uint64_t connection; /* of the socket (see socket.c), 0: Python's */
     lfs_result *results;
     uint32_t n, size;
     char *names; /* of unknown members, each with its final zero */
@@ -112,6 +114,7 @@ struct lfs_engine {
     char failure[256];
     int failure_code; /* 0, LFS_READ_ONLY or LFS_STORAGE_ERROR */
     int wakeup;
+    struct lfs_socket *socket; /* NULL: nobody listens */
 
     lfs_arena arena;
     uint8_t *saved_table; /* copies made by lfs_save_begin */
@@ -164,6 +167,14 @@ lfs_result *lfs_result_add(lfs_ticket *t);
 void lfs_hand_over(lfs_engine *e); /* T1: close the open group, take another; waits while two are under way */
 int lfs_writer_idle(lfs_engine *e);
 void lfs_turn_read_only(lfs_engine *e, int code, const char *why); /* for good; the first reason stays */
+
+lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the data is copied */
+uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t);
+
+/* socket.c */
+void lfs_socket_finished(lfs_engine *e, lfs_ticket *t);
+void lfs_socket_stop(lfs_engine *e);
+void lfs_socket_end(lfs_engine *e);
 
 /* recover.c */
 int lfs_hash_is(lfs_text text, const uint8_t hash[32]);

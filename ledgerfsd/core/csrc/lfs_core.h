@@ -86,6 +86,13 @@ const char *lfs_field_name(uint8_t field);
 /* Positions where a run of equal outcome begins (see types.Run); returns how many there are. */
 uint32_t lfs_ticket_runs(const lfs_ticket *t, uint32_t *starts, uint32_t cap);
 
+/* -- the socket (see socket.c). It takes over the descriptor's connections, not the descriptor. */
+int lfs_socket_start(lfs_engine *e, int listening);
+/* Set apart what is finished now; give the answers to what was set apart. */
+void lfs_socket_hold(lfs_engine *e);
+void lfs_socket_deliver(lfs_engine *e);
+void lfs_socket_counts(lfs_engine *e, uint64_t *connections, uint64_t *committed, uint64_t *refused);
+
 /* -- reading published state. Return 0, or -1 when out of range. */
 void lfs_read_counts(lfs_engine *e, lfs_counts *out);
 int lfs_read_entry(lfs_engine *e, uint64_t index, const uint8_t **bytes, uint32_t *len);

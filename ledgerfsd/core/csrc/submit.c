@@ -82,6 +82,13 @@ static void apply_chunk(lfs_engine *e, lfs_ticket *t, lfs_intent *intents, uint3
     if (!t->dry_run && e->ledger.group->intents >= HAND_OVER_EARLY && lfs_writer_idle(e)) lfs_hand_over(e);
 }
 
+/* The lowest code that applies is the answer: a member that is missing comes before members that are wrong. */
+static void require_id(lfs_intent *in) {
+    if (in->present & 1u << F_ID || (in->code && in->code <= LFS_MISSING_FIELD)) return;
+    in->code = LFS_MISSING_FIELD;
+    in->field = F_ID;
+}
+
 static void each_line(lfs_engine *e, lfs_ticket *t, lfs_text source) {
     static __thread lfs_intent intents[CHUNK];
     const uint8_t *p = t->data;
@@ -94,7 +101,9 @@ static void each_line(lfs_engine *e, lfs_ticket *t, lfs_text source) {
             n = 0;
         }
         lfs_arena_ready(&e->arena);
-        lfs_intent_parse(text.p, text.len, source, line, &e->arena, &intents[n++]);
+        lfs_intent_parse(text.p, text.len, source, line, &e->arena, &intents[n]);
+        if (t->ids_required) require_id(&intents[n]);
+        n++;
     }
     apply_chunk(e, t, intents, n);
     lfs_arena_reset(&e->arena);
