@@ -45,7 +45,7 @@ examples:
   echo '{"debit":"acc_001","credit":"acc_002","amount":"1.00"}' | ledgerfs submit - --name coffee.json
   ledgerfs submit --dry-run payments.ndjson     what would happen
   ledgerfs submit --atomic payments.ndjson      all lines or none
-  ledgerfs submit --socket PATH payments.ndjson without a file; each line needs an id
+  ledgerfs submit --socket /run/ledgerfs/socket payments.ndjson     without a file: each line has an id
 """
 
 
