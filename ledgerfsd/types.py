@@ -46,6 +46,7 @@ class Counts(NamedTuple):
     accounts: int
     stream_bytes: int
     time_ns: int  # time of the last seal, ns since 1970
+    incarnation: int = 1  # which life of the ledger: one more after every restore
 
 
 class Account(NamedTuple):

@@ -28,6 +28,7 @@ lib: Any = _core.lib
 
 MARK_BYTES = 80
 DRY_RUN = 16
+SYSTEM = 32
 STATE_NODE_BYTES = 104  # hash and three sums of 24 bytes
 REPLAY_STEP_BYTES = 16 * limits.MIB
 CLASSES = (
@@ -241,15 +242,24 @@ class Engine:
     # -- writing
 
     def submit(
-        self, data: bytes, *, source: bytes, first_line: int, mode: Mode, dry_run: bool = False, now_ns: int = 0
+        self,
+        data: bytes,
+        *,
+        source: bytes,
+        first_line: int,
+        mode: Mode,
+        dry_run: bool = False,
+        system: bool = False,
+        now_ns: int = 0,
     ) -> int:
         """Queue intents (whole lines, or one whole document) and return the ticket.
 
         Always accepted: the caller bounds memory by ``inflight_bytes``. When the ledger is read-only the answer is the code
         ``read_only``. ``source`` is the file's name and ``first_line`` the line it begins with, for the ids of intents without one.
-        ``now_ns`` replaces the clock (tests, replay of a recorded day).
+        ``system``: the data is one intent of the ledger's own (FORMAT, section 6.2), and nothing else is known; never for what a
+        client wrote. ``now_ns`` replaces the clock (tests, replay of a recorded day).
         """
-        kind = int(mode) | (DRY_RUN if dry_run else 0)
+        kind = int(mode) | (DRY_RUN if dry_run else 0) | (SYSTEM if system else 0)
         return int(
             lib.lfs_submit(self._handle, ffi.from_buffer(data), len(data), source[:255], first_line, kind, now_ns)
         )
@@ -337,7 +347,15 @@ class Engine:
         """The durable state in numbers."""
         raw = ffi.new("lfs_counts *")
         lib.lfs_read_counts(self._handle, raw)
-        return Counts(raw.entries, raw.transactions, raw.blocks, raw.accounts, raw.stream_bytes, raw.time_ns)
+        return Counts(
+            raw.entries,
+            raw.transactions,
+            raw.blocks,
+            raw.accounts,
+            raw.stream_bytes,
+            raw.time_ns,
+            raw.incarnation,
+        )
 
     def entry(self, index: int) -> memoryview:
         """The exact bytes of an entry, a slice of the mapped segment. Raises IndexError when there is none (yet)."""
@@ -427,6 +445,14 @@ class Engine:
         if lib.lfs_read_shapes(self._handle, places[0], len(indexes), end, places[1], ffi.from_buffer(states)):
             raise IndexError
         return ends, bytes(states)
+
+    def system_entries(self) -> list[int]:
+        """Indexes of the entries of kind key/1 and restore/1, ascending; while verifying also of anchor/1."""
+        found: list[int] = []
+        piece = ffi.new("uint32_t[]", 1024)
+        while count := lib.lfs_read_system(self._handle, len(found), piece, 1024):
+            found.extend(piece[0:count])
+        return found
 
     def watch(self, ordinal: int, on: bool) -> None:
         """Report the account in ``touched`` from now on, or no longer."""

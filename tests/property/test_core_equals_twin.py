@@ -183,18 +183,81 @@ def written(draw: st.DrawFn) -> bytes:
     return text.replace(b"\n", b" ")
 
 
+SYSTEM_VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "hash": st.sampled_from(["ab" * 32, "AB" * 32, "ab" * 31, ""]),
+    "id": st.sampled_from(
+        ["~key:1", "~key:2", "~anchor:x", "~restore:2", "~restore:3", "~key:", "~auto:1", "i1", "~key:" + "x" * 124]
+    ),
+    "incarnation": st.sampled_from([2, 3, 2, 1, -1]),
+    "kind": st.sampled_from(["folder", "s3", "rfc3161", "witness", "paper"]),
+    "name": texts,
+    "reason": texts,
+    "root": st.sampled_from(["cd" * 32, "x"]),
+    "signed_root": st.sampled_from(["ef" * 32, "ef"]),
+    "signed_size": st.sampled_from([9, 0, -1]),
+    "size": st.sampled_from([2, 5, 10**6, -1]),
+    "status": st.sampled_from(["active", "retiring", "revoked", "x"]),
+    "valid_from_size": st.sampled_from([0, 7, -7, 2**53 - 1]),
+    "valid_to_size": st.sampled_from([0, 7, -7]),
+    "vkey": st.sampled_from(["l.example/x+01234567+AQAB", "", "x" * 400, "x" * 401, 'q"', "a b"]),
+}
+SYSTEM_FITTING: dict[str, st.SearchStrategy[Any]] = SYSTEM_VALUES | {
+    "hash": st.sampled_from(["ab" * 32, "ba" * 32]),
+    "incarnation": st.sampled_from([2, 3, 4]),
+    "kind": st.just("rfc3161"),
+    "name": st.sampled_from(["tsa.example", 'say "x"\\']),
+    "reason": st.just("the disk failed"),
+    "root": st.just("cd" * 32),
+    "signed_root": st.just("ef" * 32),
+    "signed_size": st.just(9),
+    "size": st.sampled_from([2, 5]),
+    "status": st.sampled_from(["active", "revoked"]),
+    "valid_from_size": st.just(0),
+    "valid_to_size": st.just(7),
+    "vkey": st.just("l.example/x+01234567+AQAB"),
+}
+SYSTEM_SHAPES = {
+    "key": (["status", "valid_from_size", "vkey"], ["valid_to_size"]),
+    "anchor": (["hash", "kind", "name", "root", "size"], []),
+    "restore": (["incarnation", "reason", "size"], ["signed_root", "signed_size"]),
+}
+
+
 @st.composite
-def submissions(draw: st.DrawFn) -> tuple[Mode, bytes, bool, int]:
-    """Mode, data, dry run, nanoseconds since the one before."""
+def system_intents(draw: st.DrawFn) -> bytes:
+    """One intent of the ledger's own, mostly of the right shape."""
+    kind = draw(st.sampled_from([*SYSTEM_SHAPES, *SYSTEM_SHAPES, "transfer"]))
+    required, optional = SYSTEM_SHAPES.get(kind, ([], []))
+    fitting = draw(st.integers(0, 3)) > 0
+    values = SYSTEM_FITTING if fitting else SYSTEM_VALUES
+    given_ = optional if draw(st.booleans()) else [] if fitting else optional[:1]
+    intent: dict[str, Any] = {"type": kind} | {name: draw(values[name]) for name in [*required, *given_]}
+    intent["id"] = f"~{kind}:{draw(st.sampled_from('123'))}" if fitting else draw(values["id"])
+    if not fitting and draw(st.booleans()):
+        intent[draw(st.sampled_from([*intent, "more", "account"]))] = draw(scalars)
+    if not fitting and draw(st.integers(0, 3)) == 0:
+        del intent[draw(st.sampled_from(sorted(intent)))]
+    text = json.dumps(intent, ensure_ascii=draw(st.booleans()), sort_keys=draw(st.booleans())).encode(
+        "utf-8", "surrogatepass"
+    )
+    return draw(st.sampled_from([b"", b" ", b"[", b"x"][:2])) + text + draw(st.sampled_from([b"", b"\n"]))
+
+
+@st.composite
+def submissions(draw: st.DrawFn) -> tuple[Mode, bytes, bool, int, bool]:
+    """Mode, data, dry run, nanoseconds since the one before, whether it is of the ledger's own."""
+    system = draw(st.integers(0, 3)) == 0
     mode = draw(st.sampled_from([Mode.EACH, Mode.EACH, Mode.DOCUMENT, Mode.ATOMIC]))
     texts = draw(st.lists(written(), min_size=1, max_size=5))
-    if mode is Mode.DOCUMENT:
+    if system and draw(st.integers(0, 7)):
+        data = draw(system_intents())
+    elif mode is Mode.DOCUMENT:
         data = texts[0] if draw(st.booleans()) else b"[" + b",".join(texts) + b"]"
         data = draw(st.sampled_from([b"", b" \n", b"\t"])) + data + draw(st.sampled_from([b"", b"\n", b" x"][:2]))
     else:
         data = b"\n".join(texts) + draw(st.sampled_from([b"", b"\n", b"\n\n \n"]))
     step = draw(st.sampled_from([0, 1, SECOND_NS, 5 * SECOND_NS, 3600 * SECOND_NS]))
-    return mode, data, draw(st.integers(0, 5)) == 0, step
+    return mode, data, draw(st.integers(0, 5)) == 0, step, system
 
 
 OPENING = (
@@ -217,13 +280,16 @@ class Pair:
         self.twin = Ledger.create(ORIGIN, BEGIN_NS, accounts_max=4096)
         self.now_ns = BEGIN_NS
 
-    def submit(self, mode: Mode, data: bytes, dry_run: bool, step_ns: int) -> tuple[list[Result], list[Result]]:
+    def submit(
+        self, mode: Mode, data: bytes, dry_run: bool, step_ns: int, system: bool = False
+    ) -> tuple[list[Result], list[Result]]:
         self.now_ns += step_ns
-        self.engine.submit(data, source=b"f", first_line=1, mode=mode, dry_run=dry_run, now_ns=self.now_ns)
+        more: dict[str, Any] = {"mode": mode, "dry_run": dry_run, "now_ns": self.now_ns, "system": system}
+        self.engine.submit(data, source=b"f", first_line=1, **more)
         self.engine.drain()
         (completion,) = self.engine.completions()
         ours = [completion[i] for i in range(len(completion))]
-        theirs = self.twin.submit(data, source=b"f", first_line=1, mode=mode, dry_run=dry_run, now_ns=self.now_ns)
+        theirs = self.twin.submit(data, source=b"f", first_line=1, **more)
         if self.twin.book.batch_first < len(self.twin.entries):
             self.twin.seal(self.now_ns, state=True)  # few accounts change, so every seal carries the root
         return ours, theirs
@@ -234,7 +300,7 @@ class Pair:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(submissions(), min_size=1, max_size=8))
-def test_same_results_same_entries_same_accounts(steps: list[tuple[Mode, bytes, bool, int]]) -> None:
+def test_same_results_same_entries_same_accounts(steps: list[tuple[Mode, bytes, bool, int, bool]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pair = Pair(Path(folder))
         pair.submit(Mode.EACH, OPENING, False, 1)
@@ -247,7 +313,9 @@ def test_same_results_same_entries_same_accounts(steps: list[tuple[Mode, bytes, 
         assert accounts == twin.accounts
         for account in accounts:
             assert len(engine.history(account.ordinal)) == account.entries
+        assert engine.system_entries() == twin.book.system
         counts, saved = engine.counts(), engine.save()
+        assert counts.incarnation == twin.book.incarnation
         engine.saved(True)
         engine.close()
         for state in (None, saved):
@@ -255,4 +323,5 @@ def test_same_results_same_entries_same_accounts(steps: list[tuple[Mode, bytes, 
             assert again.counts() == counts
             assert [again.account(ordinal) for ordinal in range(counts.accounts)] == accounts
             assert pair.entries(again) == twin.entries
+            assert again.system_entries() == twin.book.system
         assert Ledger.replay(twin.entries).accounts == twin.accounts

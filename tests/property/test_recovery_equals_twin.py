@@ -27,6 +27,16 @@ HISTORY = [
     '{"type":"reverse","of":"tx_0002"}',
 ]
 
+SYSTEM = [
+    '{"type":"key","id":"~key:1","status":"active","valid_from_size":0,"vkey":"l+01234567+AQAB"}',
+    '{"type":"anchor","id":"~anchor:1","kind":"s3","name":"x","size":4,"root":"'
+    + "ab" * 32
+    + '","hash":"'
+    + "cd" * 32
+    + '"}',
+    '{"type":"restore","id":"~restore:2","incarnation":2,"reason":"r","size":4}',
+]
+
 
 def history() -> bytes:
     """The stream of a ledger with entries of most kinds, a block each."""
@@ -34,6 +44,12 @@ def history() -> bytes:
     for number, lines in enumerate(HISTORY):
         now_ns = BEGIN_NS + number * 10**9
         ledger.submit(lines.encode(), source=b"f", first_line=1, mode=Mode.EACH, dry_run=False, now_ns=now_ns)
+        ledger.seal(now_ns)
+    for number, intent in enumerate(SYSTEM):
+        now_ns = BEGIN_NS + (20 + number) * 10**9
+        ledger.submit(
+            intent.encode(), source=b"", first_line=1, mode=Mode.DOCUMENT, dry_run=False, now_ns=now_ns, system=True
+        )
         ledger.seal(now_ns)
     return journal.stream(ledger.entries)
 

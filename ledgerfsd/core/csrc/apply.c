@@ -411,9 +411,9 @@ static int change_policy(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     return 0;
 }
 
-static int (*const APPLY[I_COUNT])(lfs_ledger *, lfs_intent *, lfs_result *) = {
+static int (*const APPLY[I_ALL])(lfs_ledger *, lfs_intent *, lfs_result *) = {
     open_account, transaction, transaction, hold, post, void_, reverse, update_account, update_account, update_account,
-    change_policy, change_policy};
+    change_policy, change_policy, lfs_system_apply, lfs_system_apply, lfs_system_apply};
 
 /* -- expiry */
 

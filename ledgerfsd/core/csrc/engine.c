@@ -139,6 +139,7 @@ void lfs_hand_over(lfs_engine *e) {
         l->last_time = l->now_ns > l->last_time ? l->now_ns : l->last_time + 1;
         g->seal_time = l->last_time;
         g->n_accounts = l->n_accounts;
+        g->incarnation = l->incarnation;
         memcpy(g->policy_leaf, l->policy_leaf, 32);
         l->next_index++;
         l->height++;
@@ -342,7 +343,8 @@ uint64_t lfs_submit(lfs_engine *e, const uint8_t *data, size_t len, const char *
                     uint64_t now_ns) {
     lfs_ticket *t = lfs_ticket_new(data, len, source, first_line);
     t->mode = mode & 15;
-    t->dry_run = mode >> 4;
+    t->dry_run = mode >> 4 & 1;
+    t->system = mode >> 5 & 1;
     t->now_ns = now_ns;
     return lfs_enqueue(e, t);
 }

@@ -47,7 +47,7 @@ typedef struct { /* one sealed batch on its way into the projections */
 
 struct lfs_ticket {
     uint64_t number;
-    int mode, dry_run;
+    int mode, dry_run, system;
     uint64_t now_ns;
     char source[256];
     uint8_t *data;

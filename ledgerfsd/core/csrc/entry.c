@@ -115,10 +115,12 @@ static lfs_text string_after(const uint8_t *bytes, uint32_t len, const char *key
 lfs_text lfs_entry_id(const uint8_t *bytes, uint32_t len) { return string_after(bytes, len < 1024 ? len : 1024, "\"id\":\""); }
 
 lfs_text lfs_entry_intent(const uint8_t *bytes, uint32_t len) {
-    static const char index[] = ",\"index\":", intent[] = ",\"intent", hash[] = "_hash";
+    static const char incarnation[] = ",\"incarnation\":", index[] = ",\"index\":", intent[] = ",\"intent", hash[] = "_hash";
     const lfs_text none = {NULL, 0};
     lfs_text id = lfs_entry_id(bytes, len);
     const uint8_t *p = id.p + id.len + 1, *end = bytes + len;
+    if (id.p && end - p >= 120 && memcmp(p, incarnation, sizeof incarnation - 1) == 0) /* of a restore */
+        for (p += sizeof incarnation - 1; *p >= '0' && *p <= '9';) p++;
     if (!id.p || end - p < 120 || memcmp(p, index, sizeof index - 1) != 0) return none;
     p += sizeof index - 1;
     while (*p >= '0' && *p <= '9') p++;

@@ -119,7 +119,7 @@ static void put_canonical(lfs_intent *in, size_t text_len, lfs_arena *arena) {
     in->canonical = (lfs_text){out, (uint32_t)(p - out)};
 }
 
-static void slow(const uint8_t *text, size_t len, lfs_arena *arena, lfs_intent *in) {
+void lfs_intent_canonical(const uint8_t *text, size_t len, lfs_arena *arena, lfs_intent *in) {
     lfs_json_error err = {0, 0};
     size_t begin, end;
     int code = lfs_json_check(text, len, &begin, &end, &err);
@@ -135,7 +135,11 @@ static void slow(const uint8_t *text, size_t len, lfs_arena *arena, lfs_intent *
     uint8_t *room = lfs_arena_take(arena, end - begin);
     long canonical = lfs_json_canonical(text + begin, end - begin, room, end - begin);
     in->canonical = (lfs_text){room, (uint32_t)canonical};
-    walk(room, room + canonical, 1, arena, in);
+}
+
+static void slow(const uint8_t *text, size_t len, lfs_arena *arena, lfs_intent *in) {
+    lfs_intent_canonical(text, len, arena, in);
+    if (!in->code) walk(in->canonical.p, in->canonical.p + in->canonical.len, 1, arena, in);
 }
 
 static void make_auto_id(lfs_intent *in, lfs_text source, lfs_arena *arena) {

@@ -21,7 +21,8 @@ int lfs_field_of(const uint8_t *name, size_t len);
 
 enum lfs_type {
     I_OPEN_ACCOUNT, I_TRANSFER, I_TRANSACTION, I_HOLD, I_POST, I_VOID, I_REVERSE, I_FREEZE, I_UNFREEZE, I_CLOSE_ACCOUNT,
-    I_REGISTER_CURRENCY, I_CLOSE_PERIOD, I_COUNT
+    I_REGISTER_CURRENCY, I_CLOSE_PERIOD, I_COUNT,
+    I_KEY = I_COUNT, I_ANCHOR, I_RESTORE, I_ALL /* what the ledger records by itself: never from the inbox */
 };
 enum lfs_class {
     C_CUSTOMER_LIABILITY, C_SAFEGUARDING_ASSET, C_OWN_FUNDS, C_EQUITY, C_INCOME, C_EXPENSE, C_SUSPENSE, C_CLEARING, C_COUNT
@@ -66,6 +67,7 @@ typedef struct {
     lfs_posting *postings;
     uint32_t n_postings;
     lfs_text other_name;
+    uint64_t incarnation, size; /* of a restore */
 } lfs_intent;
 
 /* Memory for the parsed intents of one chunk: canonical forms and postings. Blocks never move. */
@@ -86,8 +88,16 @@ void *lfs_grow(void *p, size_t bytes); /* realloc that ends the process when mem
 
 /* Parse and judge one intent. The text must outlive the result. `source` and in->line give the id of an intent without one. */
 void lfs_intent_parse(const uint8_t *text, size_t len, lfs_text source, uint32_t line, lfs_arena *arena, lfs_intent *in);
+/* Settle the codes 10 to 18, or fill in->canonical. */
+void lfs_intent_canonical(const uint8_t *text, size_t len, lfs_arena *arena, lfs_intent *in);
+/* The same for an intent of the ledger's own (system.c). */
+void lfs_system_parse(const uint8_t *text, size_t len, uint32_t line, lfs_arena *arena, lfs_intent *in);
 /* in->f holds tokens; afterwards strings are without their quotes, and code and field say what is wrong. */
 void lfs_judge(lfs_intent *in, lfs_arena *arena);
 int lfs_name_ok(const uint8_t *p, size_t len);
 int lfs_currency_ok(const uint8_t *p, size_t len);
+int lfs_id_ok(lfs_text id, int may_be_ours);
+int lfs_text_ok(lfs_text text);
+/* One step through the members of a canonical object: p stands after '{' or ','; returns where the value ends. */
+const uint8_t *lfs_member_next(const uint8_t *p, const uint8_t *end, lfs_text *name, lfs_text *value);
 #endif

@@ -57,14 +57,14 @@ int lfs_currency_ok(const uint8_t *p, size_t len) {
     return 1;
 }
 
-static int id_ok(lfs_text id, int may_be_ours) {
+int lfs_id_ok(lfs_text id, int may_be_ours) {
     if (id.len < 1 || id.len > 128 || (id.p[0] == '~' && !may_be_ours)) return 0;
     for (uint32_t i = 0; i < id.len; i++)
         if (id.p[i] < '!' || id.p[i] > '~' || id.p[i] == '"' || id.p[i] == '\\') return 0;
     return 1;
 }
 
-static int text_ok(lfs_text text) {
+int lfs_text_ok(lfs_text text) {
     uint8_t plain[1600];
     if (text.len < 1 || text.len > 1536) return 0; /* 256 bytes are at most 1536 when each is escaped */
     size_t len = text.len;
@@ -107,8 +107,7 @@ static void judge_amount(lfs_intent *in, lfs_text text, int field, int may_be_ze
     else if (out->value == 0 && !may_be_zero) offend(in, LFS_ZERO_AMOUNT, field);
 }
 
-/* One step through the members of a canonical object: *p stands after '{' or ','. */
-static const uint8_t *next_member(const uint8_t *p, const uint8_t *end, lfs_text *name, lfs_text *value) {
+const uint8_t *lfs_member_next(const uint8_t *p, const uint8_t *end, lfs_text *name, lfs_text *value) {
     lfs_json_error err;
     int simple;
     const uint8_t *q = lfs_json_string(p, p, end, &simple, &err);
@@ -126,7 +125,7 @@ static void judge_posting(lfs_intent *in, lfs_text object, lfs_posting *out) {
     const uint8_t *p = object.p + 1, *end = object.p + object.len;
     while (*p != '}') {
         if (*p == ',') p++;
-        p = next_member(p, end, &name, &token);
+        p = lfs_member_next(p, end, &name, &token);
         int field = name.len ? lfs_field_of(name.p, name.len) : F_OTHER;
         if (field != F_ACCOUNT && field != F_AMOUNT && field != F_SIDE && field != F_CURRENCY) {
             offend(in, LFS_UNKNOWN_FIELD, F_POSTINGS);
@@ -242,8 +241,8 @@ static void judge_decimals(lfs_intent *in, lfs_text token) {
 static void judge_string(lfs_intent *in, int field, lfs_text word) {
     int side;
     switch (field) {
-    case F_ID: if (!id_ok(word, 0)) offend(in, LFS_BAD_ID, field); break;
-    case F_HOLD: if (!id_ok(word, 1)) offend(in, LFS_BAD_ID, field); break;
+    case F_ID: if (!lfs_id_ok(word, 0)) offend(in, LFS_BAD_ID, field); break;
+    case F_HOLD: if (!lfs_id_ok(word, 1)) offend(in, LFS_BAD_ID, field); break;
     case F_ACCOUNT: case F_DEBIT: case F_CREDIT:
         if (!lfs_name_ok(word.p, word.len)) offend(in, LFS_BAD_ACCOUNT_NAME, field);
         break;
@@ -262,7 +261,7 @@ static void judge_string(lfs_intent *in, int field, lfs_text word) {
         break;
     case F_LIMIT: judge_limit(in, word); break;
     case F_OF: judge_of(in, word); break;
-    case F_OWNER: case F_REFERENCE: if (!text_ok(word)) offend(in, LFS_BAD_TEXT, field); break;
+    case F_OWNER: case F_REFERENCE: if (!lfs_text_ok(word)) offend(in, LFS_BAD_TEXT, field); break;
     case F_CLASS: judge_class(in, word); break;
     default: break;
     }

@@ -64,6 +64,7 @@ typedef struct lfs_group {
     lfs_update *updates;
     uint32_t n_updates, updates_size;
     uint64_t height, seal_time;
+    uint64_t incarnation;
     int sealed, state_wanted; /* it ends with a seal; the seal must carry the state root */
     uint32_t n_accounts; /* accounts there are after this group */
     uint8_t policy_leaf[32];
@@ -71,7 +72,7 @@ typedef struct lfs_group {
     uint64_t intents;
 } lfs_group;
 
-enum lfs_undo_kind { U_STATE, U_SLOT, U_ACCOUNT, U_HOLD, U_HOLD_NEW, U_REVERSED, U_CURRENCY, U_CLOSED, U_POLICY };
+enum lfs_undo_kind { U_STATE, U_SLOT, U_ACCOUNT, U_HOLD, U_HOLD_NEW, U_REVERSED, U_CURRENCY, U_CLOSED, U_POLICY, U_SYSTEM };
 typedef struct {
     uint8_t kind;
     uint32_t which;
@@ -104,6 +105,8 @@ typedef struct lfs_ledger {
     uint64_t now_ns, time_before; /* the clock as of the intent in hand; last_time before the entry in hand */
     uint64_t seed;
     uint8_t policy_leaf[32];
+    uint64_t incarnation;
+    uint32_t *system, n_system, system_size; /* indexes of key/1 and restore/1; of anchor/1 too while the journal is verified */
     lfs_group *group;
     lfs_undo *undo;
     uint32_t n_undo, undo_size;
@@ -189,6 +192,11 @@ uint32_t lfs_render_seal(uint8_t *out, uint64_t index, uint64_t time, uint64_t h
                          const uint8_t log_root[32], const uint8_t policy[32], const uint8_t prev[32], const uint8_t *state_root,
                          const uint8_t tx_root[32]);
 uint32_t lfs_render_genesis(uint8_t *out, uint64_t time, const char *ledger, const char *currencies);
+
+/* system.c */
+int lfs_system_apply(lfs_ledger *l, lfs_intent *in, lfs_result *out);
+/* Replay of an entry of the ledger's own: 0, -1 with the reason in why (256 bytes), 1: it is none. */
+int lfs_system_replay(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint32_t len, const lfs_entry *e, char *why);
 
 /* apply.c */
 void lfs_ledger_init(lfs_ledger *l, uint32_t accounts_max);

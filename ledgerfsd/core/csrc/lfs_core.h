@@ -35,7 +35,7 @@ typedef struct { /* an account; amounts as two 64-bit halves, low first */
 } lfs_account_view;
 
 typedef struct {
-    uint64_t entries, transactions, blocks, accounts, stream_bytes, time_ns;
+    uint64_t entries, transactions, blocks, accounts, stream_bytes, time_ns, incarnation;
 } lfs_counts;
 
 typedef struct {
@@ -64,7 +64,7 @@ void lfs_engine_stop(lfs_engine *e);
 
 /* -- writing */
 int lfs_wakeup_fd(lfs_engine *e);
-/* mode: 0 each, 1 document, 2 atomic; | 16 dry run. The data is copied. now_ns: 0 = the clock. Returns a ticket number. */
+/* mode: 0 each, 1 document, 2 atomic; | 16 dry run | 32 one intent of the ledger's own (FORMAT, section 6.2). The data is copied. now_ns: 0 = the clock. Returns a ticket number. */
 uint64_t lfs_submit(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line, int mode,
                     uint64_t now_ns);
 /* Expire what is due. Cheap when nothing is. */
@@ -109,6 +109,8 @@ uint64_t lfs_read_history(lfs_engine *e, uint64_t ordinal, int64_t stop, int64_t
 /* Of each entry: where it ends in a text that has `end` bytes before the first, and a newline behind each; and what its postings state: 1 debits and credits,
  * 2 what is held, 3 both. Returns -1 when one does not exist. */
 int lfs_read_shapes(lfs_engine *e, const uint64_t *indexes, uint64_t n, uint64_t end, uint64_t *ends, uint8_t *states);
+/* Indexes of the entries of kind key/1 and restore/1 (and anchor/1 while verifying), ascending, from number `from` on; returns how many were written (at most cap). */
+uint32_t lfs_read_system(lfs_engine *e, uint32_t from, uint32_t *out, uint32_t cap);
 int lfs_watch(lfs_engine *e, uint64_t ordinal, int on);
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap);
 

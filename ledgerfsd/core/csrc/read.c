@@ -214,6 +214,16 @@ int lfs_read_shapes(lfs_engine *e, const uint64_t *indexes, uint64_t n, uint64_t
     return 0;
 }
 
+uint32_t lfs_read_system(lfs_engine *e, uint32_t from, uint32_t *out, uint32_t cap) {
+    const lfs_ledger *l = &e->ledger;
+    uint64_t entries = atomic_load_explicit(&e->entries, memory_order_acquire);
+    uint32_t n = 0;
+    pthread_mutex_lock(&e->names_lock); /* T1 may let the list grow */
+    for (uint32_t i = from; i < l->n_system && n < cap && l->system[i] < entries; i++) out[n++] = l->system[i];
+    pthread_mutex_unlock(&e->names_lock);
+    return n;
+}
+
 int lfs_watch(lfs_engine *e, uint64_t ordinal, int on) {
     if (ordinal >= e->ledger.accounts_max) return -1;
     pthread_mutex_lock(&e->publish);

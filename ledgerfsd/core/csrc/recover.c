@@ -61,7 +61,7 @@ enum { M_FINGERPRINT, M_ENTRIES, M_STREAM, M_TRANSACTIONS, M_BLOCKS, M_ACCOUNTS,
 /* Saved pages are memory of this very build's layout and currency table: another build must rebuild them. */
 static uint64_t fingerprint(const lfs_ledger *l) {
     uint8_t digest[32];
-    uint64_t sizes[] = {1, sizeof(lfs_info), sizeof(lfs_state), sizeof(lfs_hold), l->n_iso};
+    uint64_t sizes[] = {2, sizeof(lfs_info), sizeof(lfs_state), sizeof(lfs_hold), l->n_iso};
     uint64_t value;
     lfs_sha256((const uint8_t *)l->currencies, l->n_iso * sizeof *l->currencies, digest);
     memcpy(&value, digest, 8);
@@ -182,7 +182,7 @@ int lfs_engine_open(lfs_engine *e, const uint8_t *mark) {
     e->ledger.last_time = fields[M_TIME];
     e->ledger.n_accounts = (uint32_t)fields[M_ACCOUNTS];
     e->counts = (lfs_counts){fields[M_ENTRIES], fields[M_TRANSACTIONS], fields[M_BLOCKS], fields[M_ACCOUNTS], fields[M_STREAM],
-                             fields[M_TIME]};
+                             fields[M_TIME], 1}; /* the incarnation comes with the policy */
     atomic_store(&e->entries, fields[M_ENTRIES]);
     return 0;
 }
@@ -279,7 +279,7 @@ static int id_known(const lfs_ledger *l, const uint8_t *bytes, uint32_t len) {
 
 static void publish_replayed(lfs_engine *e, uint64_t time) {
     lfs_ledger *l = &e->ledger;
-    e->counts = (lfs_counts){l->next_index, l->next_tx - 1, l->height - 1, l->n_accounts, e->stream_end, time};
+    e->counts = (lfs_counts){l->next_index, l->next_tx - 1, l->height - 1, l->n_accounts, e->stream_end, time, l->incarnation};
     atomic_store(&e->entries, l->next_index);
 }
 

@@ -220,5 +220,7 @@ int lfs_replay_entry(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint32
     }
     if (lfs_text_is(e.t, "hold/1") || lfs_text_is(e.t, "void/1")) return replay_postings(l, &at, &e, why);
     if (lfs_text_is(e.t, "genesis/1") && index == 0) return 0;
+    int own = lfs_system_replay(l, index, bytes, len, &e, why);
+    if (own <= 0) return own;
     FAIL("an entry of kind %.*s stands where it cannot", (int)(e.t.len < 40 ? e.t.len : 40), (const char *)e.t.p);
 }

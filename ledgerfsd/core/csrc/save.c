@@ -21,11 +21,11 @@ static void pause_threads(lfs_engine *e, int on) {
     pthread_mutex_unlock(&e->lock);
 }
 
-/* policy: leaf of the newest policy entry, closed period, registered currencies */
+/* policy: leaf of the newest policy entry, closed period, incarnation; registered currencies; indexes of entries of the ledger's own */
 typedef struct {
     uint8_t leaf[32];
     int32_t closed_through;
-    uint32_t n_currencies;
+    uint32_t n_currencies, incarnation, n_system;
 } policy_head;
 
 static uint8_t *copy_tables(const lfs_ledger *l, uint64_t *bytes, uint64_t at[4]) {
@@ -33,16 +33,17 @@ static uint8_t *copy_tables(const lfs_ledger *l, uint64_t *bytes, uint64_t at[4]
     at[0] = 0;
     at[1] = at[0] + (uint64_t)l->n_holds * sizeof(lfs_hold);
     at[2] = at[1] + (uint64_t)l->n_reversed * 8;
-    at[3] = *bytes = at[2] + sizeof(policy_head) + own * sizeof(lfs_currency);
+    at[3] = *bytes = at[2] + sizeof(policy_head) + own * sizeof(lfs_currency) + l->n_system * sizeof *l->system;
     uint8_t *copy = lfs_grow(NULL, *bytes), *p = copy;
     for (uint32_t i = 0; i < l->holds_size; i++)
         if (l->holds[i].index != LFS_NONE) p = (uint8_t *)memcpy(p, &l->holds[i], sizeof(lfs_hold)) + sizeof(lfs_hold);
     for (uint32_t i = 0; i < l->reversed_size; i++)
         if (l->reversed[i]) p = (uint8_t *)memcpy(p, &l->reversed[i], 8) + 8;
-    policy_head head = {.closed_through = l->closed_through, .n_currencies = own};
+    policy_head head = {.closed_through = l->closed_through, .n_currencies = own, .incarnation = (uint32_t)l->incarnation, .n_system = l->n_system};
     memcpy(head.leaf, l->policy_leaf, 32);
-    memcpy(p, &head, sizeof head);
-    memcpy(p + sizeof head, l->currencies + l->n_iso, own * sizeof(lfs_currency));
+    p = (uint8_t *)memcpy(p, &head, sizeof head) + sizeof head;
+    p = (uint8_t *)memcpy(p, l->currencies + l->n_iso, own * sizeof(lfs_currency)) + own * sizeof(lfs_currency);
+    if (l->n_system) memcpy(p, l->system, l->n_system * sizeof *l->system);
     return copy;
 }
 
@@ -159,9 +160,14 @@ int lfs_load_table(lfs_engine *e, const char *name, const uint8_t *bytes, size_t
         policy_head head;
         if (len < sizeof head) return lfs_fail_api(e, "the saved policy is cut short");
         memcpy(&head, bytes, sizeof head);
-        if (len != sizeof head + head.n_currencies * sizeof(lfs_currency)) return lfs_fail_api(e, "the saved policy is cut short");
+        size_t currencies = head.n_currencies * sizeof(lfs_currency);
+        if (len != sizeof head + currencies + head.n_system * sizeof *l->system) return lfs_fail_api(e, "the saved policy is cut short");
         memcpy(l->policy_leaf, head.leaf, 32);
         l->closed_through = head.closed_through;
+        e->counts.incarnation = l->incarnation = head.incarnation;
+        l->n_system = l->system_size = head.n_system;
+        l->system = lfs_grow(l->system, (l->n_system + 1) * sizeof *l->system);
+        memcpy(l->system, bytes + sizeof head + currencies, l->n_system * sizeof *l->system);
         for (uint32_t i = 0; i < head.n_currencies; i++) {
             lfs_currency unit;
             memcpy(&unit, bytes + sizeof head + i * sizeof unit, sizeof unit);

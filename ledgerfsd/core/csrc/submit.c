@@ -18,7 +18,7 @@ lfs_result *lfs_result_add(lfs_ticket *t) {
 }
 
 static void note_name(lfs_ticket *t, lfs_result *result, const lfs_intent *in) {
-    if (result->code != LFS_UNKNOWN_FIELD || in->field != F_OTHER || t->names_len > 65536) return;
+    if (in->field != F_OTHER || t->names_len > 65536) return;
     lfs_text name = in->other_name;
     t->names = lfs_grow(t->names, t->names_len + name.len + 1);
     uint8_t *at = (uint8_t *)t->names + t->names_len;
@@ -63,7 +63,7 @@ static void reserve(lfs_engine *e, uint32_t intents) {
 
 static void apply_one(lfs_engine *e, lfs_ticket *t, lfs_intent *in, int write_rejected) {
     lfs_result *result = lfs_result_add(t);
-    int moves = in->type == I_REGISTER_CURRENCY && !in->code;
+    int moves = (in->type == I_REGISTER_CURRENCY || in->type >= I_KEY) && !in->code;
     if (moves) pthread_mutex_lock(&e->names_lock);
     lfs_apply(&e->ledger, in, t->now_ns, write_rejected, result);
     if (moves) pthread_mutex_unlock(&e->names_lock);
@@ -227,11 +227,12 @@ static void document(lfs_engine *e, lfs_ticket *t, lfs_text source) {
     lfs_json_error err = {0, 0};
     const uint8_t *end = t->data + t->len, *first = lfs_json_space(t->data, end);
     t->lines = 1;
-    if (first == end || *first != '[') { /* one intent (or nothing, or no object: its parser says which) */
+    if (t->system || first == end || *first != '[') { /* one intent (or nothing, or no object: its parser says which) */
         lfs_intent *in = lfs_grow(NULL, sizeof *in);
         lfs_mark mark;
         lfs_arena_ready(&e->arena);
-        lfs_intent_parse(t->data, t->len, source, t->first_line, &e->arena, in);
+        if (t->system) lfs_system_parse(t->data, t->len, t->first_line, &e->arena, in);
+        else lfs_intent_parse(t->data, t->len, source, t->first_line, &e->arena, in);
         reserve(e, 1);
         if (t->dry_run) lfs_scope_begin(&e->ledger, &mark);
         apply_chunk(e, t, in, 1);
@@ -272,7 +273,7 @@ void lfs_process(lfs_engine *e, lfs_ticket *t) {
         t->lines = count_lines(t);
         return;
     }
-    if (t->mode == 1) document(e, t, source);
+    if (t->mode == 1 || t->system) document(e, t, source);
     else if (t->mode == 2) atomic_lines(e, t, source);
     else if (t->dry_run) each_dry(e, t, source);
     else each_line(e, t, source);

@@ -236,6 +236,7 @@ void lfs_ledger_init(lfs_ledger *l, uint32_t accounts_max) {
     l->closed_through = LFS_NO_DAY;
     l->next_tx = 1;
     l->height = 1;
+    l->incarnation = 1;
 }
 
 void lfs_ledger_free(lfs_ledger *l) {
@@ -248,6 +249,7 @@ void lfs_ledger_free(lfs_ledger *l) {
     free(l->due);
     free(l->currencies);
     free(l->undo);
+    free(l->system);
 }
 
 void lfs_ledger_reserve(lfs_ledger *l, uint32_t intents) {

@@ -51,6 +51,10 @@ void lfs_scope_drop(lfs_ledger *l, const lfs_mark *mark) {
             break;
         case U_CURRENCY: l->n_currencies--; break;
         case U_CLOSED: l->closed_through = undo->old.day; break;
+        case U_SYSTEM:
+            l->n_system--;
+            l->incarnation = undo->which;
+            break;
         case U_POLICY: memcpy(l->policy_leaf, undo->old.leaf, 32); break;
         }
     }

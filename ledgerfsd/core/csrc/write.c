@@ -128,6 +128,7 @@ static void publish(lfs_engine *e, const lfs_group *g, uint32_t n) {
     e->counts.accounts = g->n_accounts;
     e->counts.stream_bytes = e->stream_end;
     e->counts.time_ns = g->seal_time;
+    e->counts.incarnation = g->incarnation;
     atomic_store_explicit(&e->entries, e->counts.entries, memory_order_release);
     pthread_mutex_unlock(&e->publish);
 }

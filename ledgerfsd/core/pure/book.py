@@ -18,10 +18,10 @@ from ...errors import BY_NAME
 from ...limits import ENTRY_BYTES_MAX
 from ...money import ISO, TABLE_BYTES
 from ...types import Account
-from . import entries
+from . import entries, system
 from .entries import Json, given
 from .hashing import Frontier, leaf_hashes, mth, sha256
-from .intent import CLASSES, parse_limit
+from .intent import CLASSES, Intent, parse_limit
 from .state_tree import StateTree
 
 ZERO_HASH: Final = "00" * 32
@@ -93,6 +93,8 @@ class Book:
     seals: list[int] = field(default_factory=list)  # height - 1 → entry index
     closed_through: str = ""  # last closed date, "" before the first; dates sort as text
     policy_index: int = 0  # the newest policy/1, or genesis
+    incarnation: int = 1
+    system: list[int] = field(default_factory=list)  # indexes of key/1 and restore/1
     time_ns: int = -1  # of the newest entry
     seal_time_ns: int = 0
     sealed: Frontier = field(default_factory=Frontier, compare=False)  # tree of all entries up to the last seal
@@ -113,6 +115,7 @@ class Book:
             reversed=set(self.reversed),
             answers=dict(self.answers),
             seals=list(self.seals),
+            system=list(self.system),
             changed=dict(self.changed),
         )
 
@@ -332,6 +335,15 @@ class Book:
         """rejected/1. ``request`` is the object of the intent; it always fits."""
         members = {"id": entry_id, "intent_hash": digest, "code": code, "request": request}
         self._append(entries.REJECTED, time_ns, members, code=BY_NAME[code].number)
+
+    def record(self, time_ns: int, intent: Intent) -> None:
+        """key/1, anchor/1 or restore/1."""
+        kind = system.KINDS[intent.kind]
+        self._append(kind, time_ns, {**system.members(intent.value), "intent": intent.digest})
+        if kind != entries.ANCHOR:
+            self.system.append(len(self.entries) - 1)
+        if kind == entries.RESTORE:
+            self.incarnation = intent.value["incarnation"]
 
     def seal(self, time_ns: int, *, state: bool = False) -> bytes:
         """End the batch with its seal/1, which carries the state root or not. Returns the seal's bytes."""

@@ -25,6 +25,9 @@ VOID: Final = "void/1"
 UPDATE: Final = "account.update/1"
 POLICY: Final = "policy/1"
 REJECTED: Final = "rejected/1"
+KEY: Final = "key/1"
+ANCHOR: Final = "anchor/1"
+RESTORE: Final = "restore/1"
 SEAL: Final = "seal/1"
 
 BOOKED: Final = ("credits", "debits")

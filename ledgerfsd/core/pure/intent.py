@@ -203,13 +203,18 @@ def _account_name(text: str) -> Iterator[str]:
         yield "bad_account_name"
 
 
+def is_id(text: str) -> bool:
+    """Whether it can be an id; one that begins with ``~`` is made by the ledger."""
+    return _ID.fullmatch(text) is not None
+
+
 def _id(text: str) -> Iterator[str]:
-    if _ID.fullmatch(text) is None or text.startswith("~"):
+    if not is_id(text) or text.startswith("~"):
         yield "bad_id"
 
 
 def _hold_id(text: str) -> Iterator[str]:
-    if _ID.fullmatch(text) is None:
+    if not is_id(text):
         yield "bad_id"
 
 
@@ -255,8 +260,13 @@ def _tags(tags: list[Any]) -> Iterator[str]:
         yield "bad_tags"
 
 
+def is_text(text: str) -> bool:
+    """Whether it is a text as section 5 wants it."""
+    return 1 <= len(text.encode("utf-8")) <= TEXT_BYTES_MAX and _CONTROL.search(text) is None
+
+
 def _text(text: str) -> Iterator[str]:
-    if not 1 <= len(text.encode("utf-8")) <= TEXT_BYTES_MAX or _CONTROL.search(text) is not None:
+    if not is_text(text):
         yield "bad_text"
 
 

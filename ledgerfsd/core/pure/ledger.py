@@ -15,6 +15,7 @@ from ...errors import BY_NAME
 from ...limits import ACCOUNTS_MAX, BATCH_INTENTS_MAX
 from ...types import Account, Counts, Mode, Result
 from . import rules
+from . import system as systems
 from .book import Answer, Book, EntryTooLargeError, Hold
 from .documents import Item, split_document, split_lines
 from .entries import Json, given, opening_equity, opening_equity_id, opening_id
@@ -97,7 +98,13 @@ class Ledger:
         book = self.book
         size = sum(2 + len(data) for data in book.entries)
         return Counts(
-            len(book.entries), len(book.transactions), len(book.seals), len(book.accounts), size, book.seal_time_ns
+            len(book.entries),
+            len(book.transactions),
+            len(book.seals),
+            len(book.accounts),
+            size,
+            book.seal_time_ns,
+            book.incarnation,
         )
 
     # -- writing
@@ -118,16 +125,27 @@ class Ledger:
         return count
 
     def submit(
-        self, data: bytes, *, source: bytes, first_line: int, mode: Mode, dry_run: bool, now_ns: int
+        self,
+        data: bytes,
+        *,
+        source: bytes,
+        first_line: int,
+        mode: Mode,
+        dry_run: bool,
+        now_ns: int,
+        system: bool = False,
     ) -> list[Result]:
         """Judge and apply whole lines, or one whole document; entries go to the open batch.
 
         ``source`` is the name of the file, ``first_line`` the number of the first line of ``data`` in it. The
-        results stand in the order of the lines; lines of nothing but white space have none.
+        results stand in the order of the lines; lines of nothing but white space have none. ``system``: the data is one
+        intent of the ledger's own.
         """
         origin = _Source(source, now_ns, dry_run)
         saved = self.book.copy() if dry_run else self.book
-        if mode is Mode.EACH:
+        if system:
+            results = [self._one(Item(first_line, data), origin, systems.judge)]
+        elif mode is Mode.EACH:
             results = [self._one(item, origin) for item in split_lines(data, first_line)]
         else:
             items = split_document(data, first_line) if mode is Mode.DOCUMENT else split_lines(data, first_line)
@@ -137,9 +155,9 @@ class Ledger:
             results = [result._replace(index=-1, tx=0, block=0) for result in results]
         return results
 
-    def _one(self, item: Item, source: _Source) -> Result:
+    def _one(self, item: Item, source: _Source, judged: Callable[[bytes], Intent | Refusal] = judge) -> Result:
         """One line, for itself."""
-        intent = judge(item.text)
+        intent = judged(item.text)
         if isinstance(intent, Refusal):
             return _refused(item.line, intent)
         outcome = self._apply(intent, item.line, source)
@@ -240,6 +258,8 @@ class Ledger:
         elif intent.kind == "register_currency":
             assert intent.currency is not None
             book.register_currency(time(), common, intent.currency, intent.decimals)
+        elif intent.kind in systems.KINDS:
+            book.record(time(), intent)
         else:
             book.close_period(time(), common, intent.through)
 

@@ -15,13 +15,13 @@ from ...clock import format_date, is_date, parse_time
 from ...errors import BY_NAME, DamageError
 from ...limits import DECIMALS_MAX, TOTAL_LIMIT
 from ...money import parse
-from . import entries
+from . import entries, system
 from .book import Book, EntryTooLargeError, Leg
 from .canonical import dump
 from .entries import Json
 from .hashing import sha256
 from .intent import CLASSES, SIDES
-from .rules import reversal_legs, unbalanced
+from .rules import refusal, reversal_legs, unbalanced
 
 _COMMON: Final = ("id", "intent", "metadata", "reference")
 
@@ -196,6 +196,13 @@ def _rejected(book: Book, time_ns: int, common: Any, entry: Json) -> None:
     book.reject(time_ns, common["id"], digest, code, request)
 
 
+def _system(book: Book, time_ns: int, _common: Any, entry: Json) -> None:
+    intent = system.intent_of(entry)
+    if refusal(book, intent, time_ns, 0) is not None:
+        raise ValueError("does not follow from the incarnation before")
+    book.record(time_ns, intent)
+
+
 def _seal(book: Book, time_ns: int, _common: Any, entry: Json) -> None:
     state = "state_root" in entry
     if book.batch_first == len(book.entries) and not state:
@@ -214,4 +221,7 @@ _KINDS: Final[Mapping[str, Callable[[Book, int, Any, Json], None]]] = {
     entries.POLICY: _policy,
     entries.REJECTED: _rejected,
     entries.SEAL: _seal,
+    entries.KEY: _system,
+    entries.ANCHOR: _system,
+    entries.RESTORE: _system,
 }

@@ -277,6 +277,16 @@ def _close_period(book: Book, intent: Intent, time_ns: int) -> Iterator[str]:
         yield "bad_period"
 
 
+def _recorded(_book: Book, _intent: Intent, _time_ns: int) -> Iterator[str]:
+    """What is said of keys and anchors is not judged."""
+    yield from ()
+
+
+def _restore(book: Book, intent: Intent, _time_ns: int) -> Iterator[str]:
+    if intent.value["incarnation"] != book.incarnation + 1 or intent.value["size"] > len(book.entries):
+        yield "bad_restore"
+
+
 _RULES: Final[Mapping[str, Callable[[Book, Intent, int], Iterator[str]]]] = {
     "transfer": _transfer,
     "transaction": _transaction,
@@ -289,4 +299,7 @@ _RULES: Final[Mapping[str, Callable[[Book, Intent, int], Iterator[str]]]] = {
     "close_account": _close_account,
     "register_currency": _register_currency,
     "close_period": _close_period,
+    "key": _recorded,
+    "anchor": _recorded,
+    "restore": _restore,
 }
