@@ -10,6 +10,7 @@ before each of its cases.
     clock TIME              it is TIME from now on (before: 2026-03-02T09:00:00Z)
     ok JSON                 set-up: an intent that must be committed
     intent TEXT             submit one line
+    system TEXT             submit an intent of the ledger's own, as only the daemon does
     each [dry-run] [from LINE] [as NAME]   submit the indented lines that follow, as a file of that name;
                             also ``atomic`` and ``document``
     again                   submit the same once more, from a file of the same name
@@ -55,7 +56,15 @@ class Subject(Protocol):
     """What a case needs of a ledger: every submission is sealed before it is answered."""
 
     def submit(
-        self, data: bytes, *, source: bytes, first_line: int, mode: Mode, dry_run: bool, now_ns: int
+        self,
+        data: bytes,
+        *,
+        source: bytes,
+        first_line: int,
+        mode: Mode,
+        dry_run: bool,
+        now_ns: int,
+        system: bool = False,
     ) -> list[Result]: ...
 
     def account(self, name: str) -> Account:
@@ -73,10 +82,18 @@ class PureSubject:
         self.ledger = Ledger.create(ORIGIN, parse_time(START), accounts_max=accounts_max)
 
     def submit(
-        self, data: bytes, *, source: bytes, first_line: int, mode: Mode, dry_run: bool, now_ns: int
+        self,
+        data: bytes,
+        *,
+        source: bytes,
+        first_line: int,
+        mode: Mode,
+        dry_run: bool,
+        now_ns: int,
+        system: bool = False,
     ) -> list[Result]:
         results = self.ledger.submit(
-            data, source=source, first_line=first_line, mode=mode, dry_run=dry_run, now_ns=now_ns
+            data, source=source, first_line=first_line, mode=mode, dry_run=dry_run, now_ns=now_ns, system=system
         )
         self.ledger.seal(now_ns)
         return results
@@ -103,9 +120,19 @@ class CoreSubject:
         self.engine.start()
 
     def submit(
-        self, data: bytes, *, source: bytes, first_line: int, mode: Mode, dry_run: bool, now_ns: int
+        self,
+        data: bytes,
+        *,
+        source: bytes,
+        first_line: int,
+        mode: Mode,
+        dry_run: bool,
+        now_ns: int,
+        system: bool = False,
     ) -> list[Result]:
-        self.engine.submit(data, source=source, first_line=first_line, mode=mode, dry_run=dry_run, now_ns=now_ns)
+        self.engine.submit(
+            data, source=source, first_line=first_line, mode=mode, dry_run=dry_run, now_ns=now_ns, system=system
+        )
         self.engine.drain()
         (completion,) = self.engine.completions()
         return [completion[position] for position in range(len(completion))]
@@ -209,7 +236,7 @@ class Runner:
         self.subject = make(places[0] if places else ACCOUNTS_MAX)
         self.clock = ManualClock(parse_time(START))
         self.files = 0
-        self.again: tuple[bytes, bytes, int, Mode, bool] | None = None
+        self.again: tuple[bytes, bytes, int, Mode, bool, bool] | None = None
         self.results: list[Result] = []
         self.written: list[bytes] = []
 
@@ -217,12 +244,20 @@ class Runner:
         if step.verb != "places":
             getattr(self, f"do_{step.verb}")(step)
 
-    def submit(self, data: bytes, source: bytes, first_line: int, mode: Mode, dry_run: bool) -> None:
+    def submit(
+        self, data: bytes, source: bytes, first_line: int, mode: Mode, dry_run: bool, system: bool = False
+    ) -> None:
         assert not self.results, "the last submission has answers that no expectation names"
         before = len(self.subject.entries())
-        self.again = (data, source, first_line, mode, dry_run)
+        self.again = (data, source, first_line, mode, dry_run, system)
         self.results = self.subject.submit(
-            data, source=source, first_line=first_line, mode=mode, dry_run=dry_run, now_ns=self.clock.now_ns()
+            data,
+            source=source,
+            first_line=first_line,
+            mode=mode,
+            dry_run=dry_run,
+            now_ns=self.clock.now_ns(),
+            system=system,
         )
         new = [bytes(entry) for entry in self.subject.entries()[before:]]
         self.written = [entry for entry in new if json.loads(entry)["t"] != "seal/1"]
@@ -241,6 +276,9 @@ class Runner:
 
     def do_intent(self, step: Step) -> None:
         self.submit(expand(step.text), self.new_file(), 1, Mode.EACH, False)
+
+    def do_system(self, step: Step) -> None:
+        self.submit(expand(step.text), self.new_file(), 1, Mode.DOCUMENT, False, True)
 
     def do_again(self, _step: Step) -> None:
         assert self.again is not None
