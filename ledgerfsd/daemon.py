@@ -190,6 +190,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     ledger.gauges.append(lambda: gauges(store.engine))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.run)
+        await _record_keys(proofs)
         nursery.start_soon(_watch, store)
         nursery.start_soon(signing.run)
         nursery.start_soon(anchoring.run)
@@ -200,6 +201,14 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
                 await vfs.serve(ledger, proofs, mountpoint, branches, allow_other=config.allow_other, ready=ready)
             serving.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
+
+
+async def _record_keys(proofs: Proofs) -> None:
+    """If the log cannot be written now, it is read-only and says so; the keys are tried again with the next checkpoint."""
+    try:
+        await proofs.record_keys()
+    except LedgerError as error:
+        log.warning("the keys could not be recorded in the log", reason=str(error))
 
 
 def _keys(config: Config, layout: layouts.Layout) -> Path:

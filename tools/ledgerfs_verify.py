@@ -13,10 +13,11 @@ FORMAT that is broken. Read it from top to bottom: JSON, fields, Merkle trees, s
 
 Options of store and mount: --checkpoint FILE and --anchor FILE, as often as you like (with --key): signed trees that the log must contain.
 Take them, and the key, from OUTSIDE the machine under audit: without them a consistent forgery, or a log cut off behind a block, does not
-show. All commands: --json, --quiet. VKEY: a C2SP verifier key (name+id+base64) or a file that holds one; repeat --key for several.
+show. All commands: --json, --quiet. VKEY: a C2SP verifier key (name+id+base64), a file with one, or a trusted_root.json, of whose keys
+the log must say the same (the log alone makes none trusted); repeat --key for several.
 Store and mount verify framing, canonical JSON, numbers, times, every stored hash, the chain of seals and their roots, every running total
 by replay, holds and expiry, reversals, ids used once, each account's chain, state roots. NOT verified: whether the ledger judged right
-(limits, closed accounts and periods, refusals); hashes of accepted intents (the intent is not in the log); genesis.json, receipts/, runs/
+(limits, closed accounts and periods, refusals); hashes of accepted intents (not in the log); anchor/1; genesis.json, receipts/, runs/
 and index.lmdb/ (FORMAT 1, 8 to 10: no part of the ledger).
 Exit code: 0 verified, 1 does not verify (file, entry and reason are printed), 2 wrong usage, 3 a file cannot be read.
 """
@@ -40,13 +41,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 Object = dict[str, Any]
-Key = tuple[str, bytes, bytes]  # name, id, the 32 bytes
+Key = tuple[str, bytes, bytes, Object]  # name, id, the 32 bytes, what a trusted root says of it
 Checkpoint = tuple[str, int, bytes]  # origin, size, root
 
 
-class Fault(Exception):
-    """Something does not verify. The reason begins with the section of FORMAT, or the document, that is broken."""
-
+class Fault(Exception):  # it does not verify; the reason begins with the section of FORMAT that is broken
     def __init__(self, reason: str, file: str = "", entry: int | None = None) -> None:
         self.reason, self.file, self.entry = "FORMAT " * reason[0].isdigit() + reason, file, entry
 
@@ -94,7 +93,6 @@ def parse_json(data: bytes, *, canonical: bool = True) -> Object:
 
 
 # ---- fields (FORMAT 5)
-
 TOTAL_LIMIT, SUM_LIMIT = 2**127, 2**192
 CLASS = "customer_liability|safeguarding_asset|own_funds|equity|income|expense|suspense|clearing"
 SIDES, STATUSES = {"debit": 0, "credit": 1}, {"open": 0, "frozen": 1, "closed": 2}
@@ -105,10 +103,11 @@ NATURAL = re.compile(r"0|[1-9][0-9]{0,59}")
 RULES: dict[str, tuple[type, Callable[[Any], object]]] = {  # of a member of that name: type, and what else holds
     name: (kind, holds)
     for names, kind, holds in (
-        ("id hold t type policy action status reason code limit proof seal ledger reference owner", str, bool),
+        ("id hold t type policy action status reason code limit proof seal ledger reference owner name", str, bool),
         ("index tx reverses prev position ordinal entries last accounts", int, lambda number: number >= 0),
+        ("size signed_size valid_from_size valid_to_size incarnation", int, lambda number: number >= 0),
         ("debits credits held_debits held_credits amount liability", str, AMOUNT.fullmatch),
-        ("intent intent_hash currencies hash root", str, re.compile("[0-9a-f]{64}").fullmatch),
+        ("intent intent_hash currencies hash root signed_root", str, re.compile("[0-9a-f]{64}").fullmatch),
         ("metadata request", dict, lambda _: True),
         ("postings path trees tags", list, lambda _: True),
         ("side normal", str, SIDES.__contains__),
@@ -118,6 +117,8 @@ RULES: dict[str, tuple[type, Callable[[Any], object]]] = {  # of a member of tha
         ("account", str, re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}").fullmatch),
         ("currency", str, re.compile(r"[A-Z][A-Z0-9]{2,11}").fullmatch),
         ("decimals", int, range(19).__contains__),
+        ("kind", str, ("folder", "s3", "rfc3161", "witness").__contains__),
+        ("vkey", str, re.compile(r"[!#-\[\]-~]{1,400}").fullmatch),
     )
     for name in names.split()
 }
@@ -140,7 +141,6 @@ def natural(text: str, limit: int) -> int:
 
 
 def written(minor: int, decimals: int) -> str:
-    """The one way to write an amount."""
     digits = str(minor).rjust(decimals + 1, "0")
     return f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits
 
@@ -152,8 +152,7 @@ def amount(text: str, decimals: int) -> int:
 
 
 # ---- Merkle trees (FORMAT 3: RFC 6962)
-def digest(*parts: bytes) -> bytes:
-    """H: of a leaf with 0x00 before it, of a node with 0x01."""
+def digest(*parts: bytes) -> bytes:  # H: of a leaf with 0x00 before it, of a node with 0x01
     return hashlib.sha256(b"".join(parts)).digest()
 
 
@@ -181,32 +180,24 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pat
     """RFC 6962 2.1.2: the tree of `old` leaves is the beginning of the tree of `new` leaves."""
     check(0 < old <= new, f"RFC 6962: nothing is proved from {old} to {new} leaves")
     check(all(len(each) == 32 for each in [old_root, new_root, *path]), "RFC 6962: a hash does not have 32 bytes")
-    rest = path[::-1]
+    nodes = iter(path)
 
     def roots(m: int, n: int, known: bool) -> tuple[bytes, bytes]:
         """SUBPROOF(m, D[n], known): the roots of the first m and of all n leaves."""
         if m == n:
-            same = old_root if known else rest.pop()
-            return same, same
+            return (old_root, old_root) if known else (next(nodes, b""),) * 2
         k = 1 << (n - 1).bit_length() - 1  # the largest power of two below n
+        first, whole = roots(m, k, known) if m <= k else roots(m - k, n - k, False)
+        node = next(nodes, b"")  # when the proof is too short it cannot lead to the roots
         if m <= k:
-            first, whole = roots(m, k, known)
-            return first, digest(b"\x01", whole, rest.pop())
-        first, whole = roots(m - k, n - k, False)
-        left = rest.pop()
-        return digest(b"\x01", left, first), digest(b"\x01", left, whole)
+            return first, digest(b"\x01", whole, node)
+        return digest(b"\x01", node, first), digest(b"\x01", node, whole)
 
-    try:
-        found = roots(old, new, True)
-    except IndexError:
-        raise Fault("RFC 6962: the proof is too short") from None
-    check(not rest, "RFC 6962: the proof is too long")
-    check(found == (old_root, new_root), "RFC 6962: the newer tree does not begin with the older one")
+    same = roots(old, new, True) == (old_root, new_root) and next(nodes, None) is None
+    check(same, "RFC 6962: the newer tree does not begin with the older one, or the proof is too long or short")
 
 
-class Frontier:
-    """A growing tree: the roots of its full subtrees, from left to right, as (height, root)."""
-
+class Frontier:  # a growing tree: the roots of its full subtrees, from left to right, as (height, root)
     def __init__(self) -> None:
         self.size = 0
         self.full: list[tuple[int, bytes]] = []
@@ -230,8 +221,6 @@ class Frontier:
 
 
 # ---- signed notes, checkpoints, proof files (FORMAT 13: C2SP signed-note, tlog-checkpoint, tlog-proof)
-
-
 def unbase64(text: str, length: int | None = None) -> bytes:
     try:
         data = base64.b64decode(text.encode("ascii"), validate=True)
@@ -242,15 +231,22 @@ def unbase64(text: str, length: int | None = None) -> bytes:
     return data
 
 
-def parse_key(text: str) -> Key:
-    """A verifier key of type 0x01: name+id+base64(0x01 || key)."""
+def parse_key(text: str) -> Key:  # A verifier key of type 0x01: name+id+base64(0x01 || key)
     found = re.fullmatch(r"([^\s+]+)\+([0-9a-f]{8})\+(\S+)\s*", text)
     if found is None:
         raise Fault("C2SP signed-note: the key is not of the form name+id+base64")
     data = unbase64(found[3], 33)
     check(data[0] == 1, "C2SP signed-note: the key is not an Ed25519 key (type 0x01)")
     check(digest(found[1].encode(), b"\n", data)[:4].hex() == found[2], "C2SP signed-note: not the id of this key")
-    return found[1], bytes.fromhex(found[2]), data[1:]
+    return found[1], bytes.fromhex(found[2]), data[1:], {"vkey": text.strip()}
+
+
+def read_keys(text: str) -> Iterator[Key]:
+    """A verifier key; or a trusted_root.json, each of whose keys is believed for the sizes that it gives."""
+    root = parse_json(text.encode(), canonical=False) if text[:1] == "{" else {"keys": [{"vkey": text}]}
+    for said in root["keys"]:
+        stated = {name: value for name, value in said.items() if name != "name" and value is not None}
+        yield (*parse_key(said["vkey"])[:3], stated)
 
 
 def open_note(note: str, keys: list[Key]) -> tuple[str, list[str]]:
@@ -258,8 +254,8 @@ def open_note(note: str, keys: list[Key]) -> tuple[str, list[str]]:
     check(not re.search(r"[\x00-\x09\x0b-\x1f]", note), "C2SP signed-note: the note holds control characters")
     text, blank, block = note.rpartition("\n\n")
     lines, signers = block.split("\n")[:-1], []
-    check(blank and note.endswith("\n") and lines, "C2SP signed-note: no signatures, or no newline at its end")
-    check(len(lines) <= 100, "C2SP signed-note: the note has more than 100 signatures")
+    good = blank and note.endswith("\n") and 0 < len(lines) <= 100
+    check(good, "C2SP signed-note: no signatures, more than 100 signatures, or no newline at its end")
     for line in lines:
         found = re.fullmatch(r"\u2014 ([^\s+]+) ([A-Za-z0-9+/=]+)", line)
         signature = unbase64(found[2]) if found else b""
@@ -268,7 +264,7 @@ def open_note(note: str, keys: list[Key]) -> tuple[str, list[str]]:
         known = [key for key in keys if key[:2] == (found[1], signature[:4])]
         check(len(known) < 2, f"C2SP signed-note: two of the given keys are {found[1]!r} with the same id")
         try:
-            for name, _, public in known:  # RFC 8032, as OpenSSL judges it
+            for name, _, public, _ in known:  # RFC 8032, as OpenSSL judges it
                 Ed25519PublicKey.from_public_bytes(public).verify(signature[4:], text.encode() + b"\n")
                 signers.append(name)
         except (InvalidSignature, ValueError):
@@ -278,12 +274,14 @@ def open_note(note: str, keys: list[Key]) -> tuple[str, list[str]]:
 
 
 def verify_checkpoint(note: str, keys: list[Key]) -> Checkpoint:
-    """A checkpoint that one of the keys has signed in the name of its origin."""
     text, signers = open_note(note, keys)
     lines = text.split("\n")
     check(len(lines) == 4 and lines[0] and not lines[3], "C2SP tlog-checkpoint, 13: a checkpoint has three lines")
     check(lines[0] in signers, "C2SP tlog-checkpoint: no given key with the name of the origin has signed it")
-    return lines[0], natural(lines[1], 2**64), unbase64(lines[2], 32)
+    size = natural(lines[1], 2**64)
+    current = [key for key in keys if key[3].get("valid_from_size", 0) <= size <= key[3].get("valid_to_size", size)]
+    open_note(note, [key for key in current if key[0] == lines[0]])
+    return lines[0], size, unbase64(lines[2], 32)
 
 
 def parse_tlog_proof(text: str) -> tuple[int, list[bytes], str]:
@@ -306,7 +304,6 @@ def verify_entry(proof: str, entry: bytes, keys: list[Key]) -> tuple[Object, Che
 
 
 # ---- the state tree and balance proofs (FORMAT 12 and 13)
-
 TOTALS, HELD, SUMS = "debits credits ", "held_debits held_credits ", "debits credits liability"
 ACCOUNT = "account ordinal currency decimals class normal status entries last " + TOTALS + HELD
 Sums = tuple[int, ...]  # debits, credits, liability in minor units
@@ -322,9 +319,7 @@ def u192(sums: Sums) -> bytes:
     return b"".join(each.to_bytes(24, "big") for each in sums)
 
 
-class Account:
-    """An account, as replay or a proof has it; `place`: its position in the tree of its currency and class."""
-
+class Account:  # an account, as replay or a proof has it; `place`: its position in the tree of its currency and class
     def __init__(self, name: str, ordinal: int, currency: str, decimals: int, kind: str, normal: str) -> None:
         self.name, self.ordinal, self.currency, self.decimals = name, ordinal, currency, decimals
         self.kind, self.normal, self.status, self.entries, self.last, self.place = kind, normal, "open", 1, 0, 0
@@ -359,9 +354,7 @@ def state_root(trees: list[tuple[str, str, int, bytes, Sums]]) -> bytes:
     return digest(data)
 
 
-class SumTree:
-    """The tree of one currency and class. Nodes are kept until an account below them is touched."""
-
+class SumTree:  # the tree of one currency and class. Nodes are kept until an account below them is touched
     def __init__(self) -> None:
         self.accounts: list[Account] = []
         self.nodes: dict[tuple[int, int], Node] = {}  # (height, position)
@@ -370,8 +363,7 @@ class SumTree:
         for height in range(len(self.accounts).bit_length() + 1):
             self.nodes.pop((height, place >> height), None)
 
-    def node(self, height: int, place: int) -> Node:
-        """Of the accounts from place * 2^height on; the right child may have none."""
+    def node(self, height: int, place: int) -> Node:  # of the accounts from place * 2^height on
         if (height, place) not in self.nodes:
             left = self.node(height - 1, 2 * place) if height else self.accounts[place].leaf()
             alone = height == 0 or (2 * place + 1) << height - 1 >= len(self.accounts)
@@ -382,8 +374,8 @@ class SumTree:
 def stated_sums(value: Object) -> Sums:
     """Sums in a proof. As no account has a liability but max(0, credits - debits), some sums are impossible (FORMAT 12)."""
     debits, credits, liability = (natural(value[name], SUM_LIMIT) for name in SUMS.split())
-    possible = max(0, credits - debits) <= liability <= credits
-    check(possible, f"12: no accounts can have these sums: a liability is hidden or made up: {str(value)[:200]}")
+    reason = f"12: no accounts can have these sums: a liability is hidden or made up: {str(value)[:200]}"
+    check(max(0, credits - debits) <= liability <= credits, reason)
     return debits, credits, liability
 
 
@@ -400,8 +392,8 @@ def verify_balance(document: bytes, keys: list[Key]) -> Object:
     account.totals = {name: amount(given[name], account.decimals) for name in account.totals}
     for tree in value["trees"]:
         members("a tree", tree, "currency class accounts root " + SUMS)
-        root = bytes.fromhex(tree["root"])
-        trees.append((tree["currency"], tree["class"], tree["accounts"], root, stated_sums(tree)))
+        named = tree["currency"], tree["class"], tree["accounts"]
+        trees.append((*named, bytes.fromhex(tree["root"]), stated_sums(tree)))
     own = [tree for tree in trees if tree[:2] == (account.currency, account.kind)]
     check(len(own) == 1 and all(tree[2] for tree in trees), "13 (2): the account's tree is missing, or one is empty")
     (_, _, size, *top), everybody, place = own[0], sum(tree[2] for tree in trees), value["position"]
@@ -426,7 +418,6 @@ def verify_balance(document: bytes, keys: list[Key]) -> Object:
 
 
 # ---- replay (FORMAT 4 to 7): what the entries say, checked against what they add up to
-
 # The currency table that this file knows: H of it (in the genesis), and the currencies in it that do not have 2 decimals.
 TABLE = "bb2469306098b1d2b3926991691bf16defe0052dbae7c582927059ad1c239e4f"
 NONE, THREE = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF", "BHD IQD JOD KWD LYD OMR TND"
@@ -442,13 +433,14 @@ KINDS = {  # members, optional members, totals that the postings state
     "account.update/1": (COMMON + "account action prev status", NOTES, ""),
     "policy/1": (COMMON + "policy", NOTES + "currency decimals through", ""),
     "rejected/1": ("t index time id intent_hash code request", "", ""),
+    "key/1": (COMMON + "status valid_from_size vkey", "valid_to_size", ""),
+    "anchor/1": (COMMON + "hash kind name root size", "", ""),
+    "restore/1": (COMMON + "incarnation reason size", "signed_root signed_size", ""),
 }
 Leg = tuple[str, str, int]  # account, side, minor units
 
 
-class Replay:
-    """The state after the entries so far: accounts, open holds, ids, state trees."""
-
+class Replay:  # the state after the entries so far: accounts, open holds, ids, state trees
     def __init__(self) -> None:
         self.origin, self.intent, self.decimals = "", "", DECIMALS.copy()
         self.accounts: dict[str, Account] = {}
@@ -456,6 +448,7 @@ class Replay:
         self.ids: dict[str, str] = {}  # id → hash of the intent that owns it
         self.transactions: list[bytes] = []  # number - 1 → hash of the legs
         self.reversed: set[int] = set()
+        self.own: list[tuple[int, Object]] = []  # intents of the ledger itself, by index
         self.holds: dict[str, tuple[int, list[Leg]]] = {}  # the open ones, with the index of the entry
         self.expiries: list[tuple[str, int, str]] = []  # a heap of (time, index, id)
 
@@ -466,7 +459,7 @@ class Replay:
         while self.expiries and self.expiries[0][2] not in self.holds:
             heapq.heappop(self.expiries)
         due = self.expiries[0][:2] if self.expiries else ("~", 0)
-        expired, legs = value.get("reason") == "expired", list[Leg]()
+        expired, legs = kind == "void/1" and value["reason"] == "expired", list[Leg]()
         judged = value.get("intent", self.intent) != self.intent  # else it belongs to the entry before
         self.intent = value.get("intent", "")
         check(not judged or due[0] > value["time"], f"7 (expiry): the hold of entry {due[1]} had to expire first")
@@ -504,9 +497,23 @@ class Replay:
             check(value["status"] in STATUSES, "7: this is no status")
             account.status = value["status"]
             self.touch(account, index)
+        elif kind in ("key/1", "anchor/1", "restore/1"):
+            self.record(index, kind[:-2], value)
         elif value.get("policy") == "currency":
             check({"currency", "decimals"} <= value.keys(), "7: the policy lacks its currency")
             self.decimals[value["currency"]] = value["decimals"]
+
+    def record(self, index: int, kind: str, value: Object) -> None:
+        """FORMAT 6.2: but for four members the entry is its intent. (Roots of anchor/1 are not looked at here.)"""
+        added = ("t", "index", "time", "intent")
+        own = dict(sorted([("type", kind), *((name, value[name]) for name in value if name not in added)]))
+        good = digest(to_json(own)).hex() == value["intent"] and value["id"].startswith(f"~{kind}:")
+        if kind == "restore":
+            good &= value["incarnation"] == 2 + sum(each["type"] == kind for _, each in self.own)
+            good &= value["size"] <= index and ("signed_root" in value) == ("signed_size" in value)
+        good &= kind != "key" or value["status"] in ("active", "retiring", "revoked")
+        check(good, f"6.2: this cannot be said here, or it is not what intent is the hash of: {own}")
+        self.own.append((index, own))
 
     def rejected(self, value: Object) -> None:
         name, request = value["id"], value["request"]
@@ -575,8 +582,8 @@ class Replay:
         if kind == "reversal":
             check(0 < old < right and old not in self.reversed, f"6.1 (144): transaction {old} cannot be reversed")
             exchanged = [(name, "credit" if side == "debit" else "debit", minor) for name, side, minor in legs]
-            same = digest(repr(exchanged).encode()) == self.transactions[old - 1]
-            check(same, f"7: the postings are not those of transaction {old} with sides exchanged")
+            reason = f"7: the postings are not those of transaction {old} with sides exchanged"
+            check(digest(repr(exchanged).encode()) == self.transactions[old - 1], reason)
             self.reversed.add(old)
 
     def state(self) -> bytes:
@@ -585,11 +592,10 @@ class Replay:
 
 
 # ---- the log (FORMAT 3): entries, batches, seals, stored hashes
-class Audit:
-    """Takes the entries one after the other. `points`: the signed trees that must be met, with their files, by size."""
-
-    def __init__(self, source: Source, points: list[tuple[str, Checkpoint]], quiet: bool) -> None:
-        self.source, self.points, self.replay, self.show = source, points, Replay(), not quiet and sys.stderr.isatty()
+class Audit:  # takes the entries one after the other. `points`: the signed trees that must be met, with their files, by size
+    def __init__(self, source: Source, points: list[tuple[str, Checkpoint]], keys: list[Key], quiet: bool) -> None:
+        self.source, self.points, self.keys, self.replay = source, points, [key[3] for key in keys], Replay()
+        self.show = not quiet and sys.stderr.isatty()
         self.log, self.batch, self.first, self.blocks, self.state_roots = Frontier(), Frontier(), 0, 0, 0
         self.time, self.policy, self.prev = "", b"", bytes(32)
         self.met = {size: b"" for _, (_, size, _) in points}  # size of a signed tree → our root, if a seal ends it
@@ -599,9 +605,7 @@ class Audit:
     def run(self) -> Object:
         try:
             for data in self.source.entries():
-                sealed = self.entry(data)
-                if sealed and self.log.size in self.met:
-                    self.met[self.log.size] = self.log.root()
+                self.entry(data)
                 if self.show and self.log.size % 8192 == 0:
                     print(f"\r{100 * self.source.done // self.source.total} % ", end="", file=sys.stderr, flush=True)
             return self.finish()
@@ -610,7 +614,7 @@ class Audit:
                 fault.file, fault.entry = self.source.file, self.suspect[1] if self.suspect else self.log.size
             raise
 
-    def entry(self, data: bytes) -> bool:
+    def entry(self, data: bytes) -> None:
         value, index, leaf = parse_json(data), self.log.size, digest(b"\x00", data)
         kind, when = value.get("t"), value.get("time")
         check(type(value.get("index")) is int and value["index"] == index, "4: the entry does not say its index")
@@ -633,9 +637,10 @@ class Audit:
             self.policy = leaf
         if sealed:
             self.prev, self.first, self.batch, self.blocks = leaf, index + 1, Frontier(), self.blocks + 1
+            if index + 1 in self.met:
+                self.met[index + 1] = self.log.root()
             if self.suspect:  # the entries are those that were sealed, so it is the hash that is wrong
                 raise Fault("1 (hashes): a stored hash is not that of the entries", *self.suspect)
-        return sealed
 
     def seal(self, index: int, value: Object) -> None:
         """FORMAT 3, commit rule, and 7. Members that are not known here are allowed in a seal."""
@@ -654,29 +659,29 @@ class Audit:
         size, replay = self.log.size, self.replay
         check(self.first == size > 0, f"3: an unfinished batch (from entry {self.first}) stands behind the last seal")
         self.source.finish(size)
+        said = [{name: own[name] for name in own.keys() - {"id", "type"}} for _, own in replay.own if "vkey" in own]
+        wrong = [key for key in self.keys if said and "status" in key and key not in said]
+        check(not wrong, f"13: the log does not say of these keys what the trusted root says: {wrong}")
         for file, (origin, signed, root) in self.points:
-            if signed > size:
-                raise Fault(f"13: the end is missing: {signed} entries were signed, {size} are here", file, size)
             if (origin, root) != (replay.origin, self.met[signed]):
-                reason = f"13: history was rewritten: the first {signed} entries are not those that {origin} signed"
-                raise Fault(reason, file, signed - 1)
+                what = "the end is missing" if signed > size else "history was rewritten"
+                for at, own in replay.own:
+                    if own["type"] == "restore" and own["size"] < signed <= own.get("signed_size", signed):
+                        what = f"lost in the restore at entry {at}"
+                reason = f"13: {what}: {origin} signed {signed} entries, and the {size} here do not begin with them"
+                raise Fault(reason, file, min(size, signed - 1))
         found = {"origin": replay.origin, "entries": size, "root": self.log.root().hex(), "blocks": self.blocks}
         found |= {"transactions": len(replay.transactions), "accounts": len(replay.accounts)}
         return found | {"state_roots": self.state_roots, "signed_trees": len(self.points)}
 
 
 # ---- files
-def tile_path(number: int) -> str:
-    """C2SP tlog-tiles: groups of three digits, all but the last with an x."""
-    groups = [f"{number % 1000:03}"]
-    while number := number // 1000:
-        groups.insert(0, f"x{number % 1000:03}")
-    return "/".join(groups)
+def tile_path(number: int) -> str:  # C2SP tlog-tiles: groups of three digits, all but the last with an x
+    *groups, last = [int(each) for each in f"{number:,}".split(",")]
+    return "".join(f"x{each:03}/" for each in groups) + f"{last:03}"
 
 
-class Source:
-    """journal/*.seg of a store that nobody writes, and hashes/ if it is there (FORMAT 1 and 3); or log/tile/ of a mount (11)."""
-
+class Source:  # journal/*.seg of a store that nobody writes, and hashes/ if it is there (FORMAT 1 and 3); or log/tile/ of a mount (11)
     def __init__(self, root: Path, mounted: bool) -> None:
         self.root, self.mounted, self.file, self.done, self.size, number = root, mounted, "", 0, 0, 0
         if mounted:
@@ -732,38 +737,34 @@ class Source:
 
 
 # ---- the command line
-
 FILES = {"checkpoint": "checkpoint", "tx": "proof entry", "balance": "proof", "consistency": "old new proof"}
-
-
-def text_of(path: Path) -> str:
-    return path.read_bytes().decode("utf-8")
 
 
 def run(options: argparse.Namespace, keys: list[Key]) -> Object:
     if options.command == "checkpoint":
-        origin, size, root = verify_checkpoint(text_of(options.checkpoint), keys)
+        origin, size, root = verify_checkpoint(str(options.checkpoint.read_bytes(), "utf-8"), keys)
         return {"origin": origin, "size": size, "root": root.hex()}
     if options.command == "tx":
-        value, (origin, size, _) = verify_entry(text_of(options.proof), options.entry.read_bytes(), keys)
+        proof = str(options.proof.read_bytes(), "utf-8")
+        value, (origin, size, _) = verify_entry(proof, options.entry.read_bytes(), keys)
         said = {name: value[name] for name in ("t", "index", "tx", "id", "time") if name in value}
         return {"origin": origin, "size": size} | said
     if options.command == "balance":
         return verify_balance(options.proof.read_bytes(), keys)
     if options.command == "consistency":
-        old, new = (verify_checkpoint(text_of(path), keys) for path in (options.old, options.new))
+        old, new = (verify_checkpoint(str(path.read_bytes(), "utf-8"), keys) for path in (options.old, options.new))
         check(old[0] == new[0], "C2SP tlog-checkpoint: the checkpoints are of two ledgers")
-        *lines, end = text_of(options.proof).split("\n")
+        *lines, end = str(options.proof.read_bytes(), "utf-8").split("\n")
         check(end == "", "13: the proof does not end with a newline")
         verify_consistency(old[1], new[1], old[2], new[2], [unbase64(line, 32) for line in lines])
         return {"origin": new[0], "old": old[1], "new": new[1]}
     points = []
-    for path in options.checkpoint + options.anchor:
+    for path in options.points:
         try:
-            points.append((str(path), verify_checkpoint(text_of(path), keys)))
+            points.append((str(path), verify_checkpoint(str(path.read_bytes(), "utf-8"), keys)))
         except Fault as fault:
             raise Fault(fault.reason, str(path)) from None
-    return Audit(Source(options.directory, options.command == "mount"), points, options.quiet).run()
+    return Audit(Source(options.directory, options.command == "mount"), points, keys, options.quiet).run()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -773,17 +774,18 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name)
         for file in FILES.get(name, "directory").split():
             command.add_argument(file, type=Path)
-        for option in ("--checkpoint", "--anchor") if name not in FILES else ():
-            command.add_argument(option, type=Path, action="append", default=[])
+        if name not in FILES:
+            command.add_argument("--checkpoint", "--anchor", dest="points", type=Path, action="append", default=[])
         command.add_argument("--key", action="append", default=[], required=name in FILES)
-        for option in ("--json", "--quiet"):
-            command.add_argument(option, action="store_true")
+        command.add_argument("--json", action="store_true")
+        command.add_argument("--quiet", action="store_true")
     options = parser.parse_args(arguments)
-    if options.command not in FILES and options.checkpoint + options.anchor and not options.key:
+    if options.command not in FILES and options.points and not options.key:
         parser.error("--checkpoint and --anchor need --key")
     found: Object = {"verified": False}
     try:
-        keys = [parse_key(text_of(Path(key)) if os.path.isfile(key) else key) for key in options.key]
+        texts = [str(Path(key).read_bytes(), "utf-8") if os.path.isfile(key) else key for key in options.key]
+        keys = [key for text in texts for key in read_keys(text)]
         found, code = {"verified": True} | run(options, keys), 0
     except Fault as fault:
         found, code = found | {"file": fault.file, "entry": fault.entry, "reason": fault.reason}, 1

@@ -13,7 +13,9 @@ from ledgerfsd.cli import places
 from ledgerfsd.cli.output import print_json, table
 from ledgerfsd.errors import LedgerError
 from ledgerfsd.journal import layout as layouts
+from ledgerfsd.journal.recorded import recorded
 from ledgerfsd.service.keys import Key, Keys, usual_directory
+from ledgerfsd.service.system import key_of, newest
 
 if TYPE_CHECKING:
     from ledgerfsd.cli import Commands
@@ -27,7 +29,8 @@ public keys in .ledgerfs/trusted_root.json of the mount, each with the sizes of 
   rotate   a new active key; the old one is retiring: both sign, until readers know the new one
   revoke   end the retiring key ID: it signs no more, its private half is deleted, and it is believed up to --size
            (else: up to what was signed last)
-  list     all keys
+  list     all keys, and whether the log says the same of them: a ledger that is mounted records every change before the
+           next checkpoint. A key that stands only in the log is shown too; it is not believed for that
 
 To move from one key to the next: rotate, tell your readers (who verify with either), revoke the old one.
 
@@ -64,13 +67,14 @@ def of_store(layout: layouts.Layout, option: str | None) -> Keys:
 
 def run_key(options: argparse.Namespace) -> int:
     """Make, change or list keys."""
-    keys = of_store(places.store(options.store), options.keys)
+    layout = places.store(options.store)
+    keys = of_store(layout, options.keys)
     if (options.action == "revoke") != (options.key is not None):
         raise LedgerError("revoke takes the id of a key, and only revoke does", hint="see `ledgerfs key list`")
     if options.size is not None and options.action != "revoke":
         raise LedgerError("--size goes with revoke only")
     if options.action == "list":
-        return _list(keys, as_json=options.json)
+        return _list(keys, layout, as_json=options.json)
     if options.action == "create":
         key, said = keys.create(), "made the key"
     elif options.action == "rotate":
@@ -90,10 +94,15 @@ def _plain(key: Key) -> dict[str, object]:
     return {"id": key.key_id, **msgspec.to_builtins(key)}
 
 
-def _list(keys: Keys, *, as_json: bool) -> int:
+def _list(keys: Keys, layout: layouts.Layout, *, as_json: bool) -> int:
     root, last = keys.trusted_root(), keys.last_signed()
+    statements = [key_of(entry, root.ledger) for entry in recorded(layout, "key/1")]
+    said = newest(statements)
     if as_json:
-        print_json({"last_signed_size": last.size if last else 0, "keys": [_plain(key) for key in root.keys]})
+        logged = [_plain(key) for key in said.values()]
+        print_json(
+            {"last_signed_size": last.size if last else 0, "keys": [_plain(key) for key in root.keys], "log": logged}
+        )
         return 0
     rows = [
         [
@@ -101,9 +110,15 @@ def _list(keys: Keys, *, as_json: bool) -> int:
             key.status,
             str(key.valid_from_size),
             "" if key.valid_to_size is None else str(key.valid_to_size),
+            "yes" if said.get(key.vkey) == key else "not yet",
             key.vkey,
         ]
         for key in root.keys
     ]
-    table(["ID", "STATUS", "FROM", "TO", "PUBLIC KEY"], rows, right=(2, 3))
+    rows += [
+        [key.key_id, f"({key.status})", str(key.valid_from_size), str(key.valid_to_size or ""), "only", key.vkey]
+        for key in said.values()
+        if key.vkey not in {each.vkey for each in root.keys}
+    ]
+    table(["ID", "STATUS", "FROM", "TO", "IN THE LOG", "PUBLIC KEY"], rows, right=(2, 3))
     return 0

@@ -16,6 +16,7 @@ from ledgerfsd.errors import DamageError, LedgerError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.merkle import checkpoint, note
 from ledgerfsd.service.keys import TrustedRoot, parse_trusted_root
+from ledgerfsd.service.system import disagreements, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,8 @@ index.lmdb with that, and the log with checkpoints that were kept elsewhere. Not
 
 Whoever has the signing key can rewrite history so that all inside the store fits. Only what was kept outside shows it:
 give every checkpoint that you have with --anchor (copies of log/checkpoint, a folder of the setting anchors), and say with
---trusted-root or --vkey whose signatures count, from a source that is not this machine.
+--trusted-root or --vkey whose signatures count, from a source that is not this machine. With --trusted-root the log must say the
+same of every key (its entries key/1 alone make no key trusted).
 
 Ends with 0 when all fits (an unfinished batch after a crash is no fault), 1 when only a projection is wrong
 (`ledgerfs rebuild` mends it), 4 when there is damage or the history is not the one that was signed.
@@ -75,12 +77,15 @@ def run_verify(options: argparse.Namespace) -> int:
 
     layout = places.store(options.store)
     layouts.check(layout)
-    anchors = _anchors(options, str(msgspec.json.decode(layouts.first_entry(layout))["ledger"]))
+    origin = str(msgspec.json.decode(layouts.first_entry(layout))["ledger"])
+    root = _trusted_root(options, origin)
+    anchors = _anchors(options, root, origin)
     # Also without the projections: to a reader, a batch that is being written looks like damage once the next one follows.
     with layouts.lock(layout), Progress("verify", plain=options.progress) as progress:
         findings, found = verify(
             layout, anchors=anchors, scratch=options.scratch, journal_only=options.journal_only, progress=progress
         )
+    findings += _agreement(root, found)
     damaged = any(finding.severity == "damage" for finding in findings)
     wrong = any(finding.severity == "projection" for finding in findings)
     code = DamageError.exit_code if damaged else 1 if wrong else 0
@@ -114,7 +119,28 @@ def _line(finding: Finding) -> str:
     return f"{finding.severity}: {place}: {finding.what}"
 
 
-def _anchors(options: argparse.Namespace, origin: str) -> list[Anchor]:
+def _trusted_root(options: argparse.Namespace, origin: str) -> TrustedRoot | None:
+    if not options.trusted_root:
+        return None
+    root = parse_trusted_root(_read(options.trusted_root), str(options.trusted_root))
+    if root.ledger != origin:
+        raise LedgerError(f"{options.trusted_root} is of the ledger {root.ledger!r}, the store of {origin!r}")
+    return root
+
+
+def _agreement(root: TrustedRoot | None, found: Verified) -> list[Finding]:
+    """Whether the log says of the keys what the trusted root says. The log alone makes no key trusted."""
+    from ledgerfsd.journal.fsck import Finding
+
+    if root is None:
+        return []
+    wrong, newer = disagreements(root, [key_of(entry, root.ledger) for entry in found.keys])
+    return [Finding("damage", "keys", -1, what) for what in wrong] + [
+        Finding("note", "keys", -1, what) for what in newer
+    ]
+
+
+def _anchors(options: argparse.Namespace, root: TrustedRoot | None, origin: str) -> list[Anchor]:
     """The checkpoints, their signatures verified. Raises LedgerError."""
     from ledgerfsd.state.verify import Anchor
 
@@ -123,11 +149,6 @@ def _anchors(options: argparse.Namespace, origin: str) -> list[Anchor]:
     if bool(options.trusted_root) == bool(options.vkey):
         hint = "give --trusted-root FILE or --vkey KEY, from a source that is not this machine"
         raise LedgerError("an --anchor is worth what its signature is worth", hint=hint)
-    root: TrustedRoot | None = None
-    if options.trusted_root:
-        root = parse_trusted_root(_read(options.trusted_root), str(options.trusted_root))
-        if root.ledger != origin:
-            raise LedgerError(f"{options.trusted_root} is of the ledger {root.ledger!r}, the store of {origin!r}")
     verifiers = [note.parse_verifier(text) for text in options.vkey]
     found = []
     for path in _files(options.anchor):

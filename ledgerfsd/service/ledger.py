@@ -19,8 +19,9 @@ from ledgerfsd.clock import Clock, SystemClock
 from ledgerfsd.core.engine import Completion, Engine, StateProof
 from ledgerfsd.errors import BY_NAME, Refused
 from ledgerfsd.journal.layout import Layout
+from ledgerfsd.service import system
 from ledgerfsd.service.metrics import Metrics
-from ledgerfsd.types import Counts, Mode
+from ledgerfsd.types import Counts, Mode, Result
 
 log = structlog.get_logger()
 
@@ -39,10 +40,11 @@ class Change(NamedTuple):
 class Ticket:
     """A submission on its way."""
 
-    __slots__ = ("_completion", "_done", "size", "started")
+    __slots__ = ("_completion", "_done", "own", "size", "started")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, own: bool = False) -> None:
         self.size = size
+        self.own = own  # an intent of the ledger itself
         self.started = time.monotonic()
         self._done = trio.Event()
         self._completion: Completion | None = None
@@ -126,6 +128,7 @@ class Ledger:
         self.gauges: list[
             Callable[[], dict[str, tuple[str, float]]]
         ] = []  # name → (help, value now), of others; for metrics
+        self.recorder = system.Recorder(self)
         self._tickets: dict[int, Ticket] = {}
         self._asked: dict[int, Asked] = {}
         self._known = engine.counts()
@@ -155,6 +158,20 @@ class Ledger:
         """
         ticket = await self.start(data, source=source, first_line=first_line, mode=mode, dry_run=dry_run)
         return await ticket.wait()
+
+    async def submit_own(self, data: bytes) -> Completion:
+        """Commit one intent of the ledger's own (FORMAT, section 6.2) and wait until it is durable. For ``system.Recorder``."""
+        await self.room.take(len(data), limits.WAIT_SECONDS_MAX)
+        ticket = Ticket(len(data), own=True)
+        number = self.engine.submit(data, source=b"", first_line=1, mode=Mode.DOCUMENT, system=True)
+        self._tickets[number] = ticket
+        return await ticket.wait()
+
+    async def record_anchor(
+        self, *, kind: system.AnchorKind, name: str, size: int, root: bytes, evidence: bytes
+    ) -> Result:
+        """Record in the log that somebody outside gave evidence of a checkpoint: see ``system.Recorder.anchor``."""
+        return await self.recorder.anchor(kind=kind, name=name, size=size, root=root, evidence=evidence)
 
     async def prove(self, ordinal: int) -> StateProof | None:
         """The proof of an account as of the newest state, which is sealed for it if need be.
@@ -188,7 +205,8 @@ class Ledger:
             for completion in completions:
                 ticket = self._tickets.pop(completion.ticket)
                 self.room.give(ticket.size)
-                self.metrics.completed(completion, time.monotonic() - ticket.started)
+                if not ticket.own:
+                    self.metrics.completed(completion, time.monotonic() - ticket.started)
                 ticket.finish(completion)
             for number, proof in self.engine.proofs():
                 asked = self._asked.pop(number)

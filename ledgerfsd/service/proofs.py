@@ -11,6 +11,7 @@ import errno
 import os
 import re
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
@@ -53,6 +54,7 @@ class Proofs:
         self._query = query
         self._signing = signing
         self._newest: Signed | None = None
+        self._recorded: tuple[int, int, int] | None = None  # Signing.version of the keys that the log has
         self._turn = trio.Lock()
         self._kept: OrderedDict[tuple[int, bytes], bytes] = OrderedDict()
 
@@ -82,15 +84,18 @@ class Proofs:
     async def balance(self, ordinal: int) -> Text:
         """``proofs/<account>.json``: the account as of the newest state, in a checkpoint that ends with that state's seal."""
         with self._faults(), trio.fail_after(WAIT_SECONDS):
-            keys = self._signing.version()
-            # Nobody else signs meanwhile, so no larger log than the one that ends with this seal has been signed.
-            async with self._turn:
-                state = await self._ledger.prove(ordinal)
-                if state is None:
-                    raise OSError(errno.EIO, "the newest state is not sealed, and the ledger is read-only")
-                seal, signed = self._engine.block(state.block), self._newest
-                if signed is None or signed.size != seal + 1 or signed.keys != keys:
-                    signed = await self._sign(seal + 1, keys)
+            while True:
+                keys = await self.record_keys()
+                # Nobody else signs meanwhile, so no larger log than the one that ends with this seal has been signed.
+                async with self._turn:
+                    state = await self._ledger.prove(ordinal)
+                    if state is None:
+                        raise OSError(errno.EIO, "the newest state is not sealed, and the ledger is read-only")
+                    seal, signed = self._engine.block(state.block), self._newest
+                    if signed is None or signed.size != seal + 1 or signed.keys != keys:
+                        signed = await self._sign(seal + 1, keys)
+                if signed.keys == self._signing.version():
+                    break
         path = proof.inclusion(self._engine.hashes, seal, signed.size)
         tlog = TlogProof(seal, tuple(path), signed.data).encode()
         return self._text(signed)._replace(data=balance_proof.text(state, bytes(self._engine.entry(seal)), tlog))
@@ -107,14 +112,20 @@ class Proofs:
     async def _of_size(self, size: int) -> Signed:
         # With those who wait for their turn: when nothing can be signed, the hundredth reader is told as soon as the first.
         with self._faults(), trio.fail_after(WAIT_SECONDS):
-            keys = self._signing.version()
-            async with self._turn:
-                signed = self._newest
-                # Whoever had the turn before may have got one that is good enough.
-                if signed is None or signed.size < size or signed.keys != keys:
-                    return await self._sign(self._sealed_size(), keys)  # as it is now: the signer does not go back
-                self._newest = signed._replace(made=trio.current_time() if signed.size == size else signed.made)
-                return self._newest
+            while True:
+                keys = await self.record_keys()
+                async with self._turn:
+                    signed = self._newest
+                    # Whoever had the turn before may have got one that is good enough.
+                    if signed is None or signed.size < size or signed.keys != keys:
+                        signed = await self._sign(
+                            self._sealed_size(), keys
+                        )  # as it is now: the signer does not go back
+                    elif signed.size == size:
+                        signed = self._newest = signed._replace(made=trio.current_time())
+                # Keys that were changed meanwhile may have signed it, and the log has not got them yet.
+                if signed.keys == self._signing.version():
+                    return signed
 
     async def _sign(self, size: int, keys: tuple[int, int, int]) -> Signed:
         data = await self._signing.sign(size)
@@ -151,10 +162,23 @@ class Proofs:
 
     # -- keys
 
-    def trusted_root(self) -> Text:
-        """``.ledgerfs/trusted_root.json``."""
+    async def record_keys(self) -> tuple[int, int, int]:
+        """Let the log say what the key files say; the version of the files. Raises LedgerError, OSError.
+
+        Before any checkpoint is signed: so no signature is by a key that the log under it does not name.
+        """
+        version = self._signing.version()
+        if version != self._recorded:
+            await self._ledger.recorder.keys(self._signing.trusted_root())
+            self._recorded = version
+        return version
+
+    async def trusted_root(self) -> Text:
+        """``.ledgerfs/trusted_root.json``; also when the log cannot say the same (any more)."""
         path = self._signing.keys.trusted_root_path
         with self._faults():
+            with suppress(LedgerError):
+                await self.record_keys()
             return Text(path.read_bytes(), path.stat().st_mtime_ns)
 
     @staticmethod

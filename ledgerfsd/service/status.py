@@ -53,6 +53,7 @@ class Status:
             "transactions": counts.transactions,
             "blocks": counts.blocks,
             "accounts": counts.accounts,
+            "incarnation": counts.incarnation,
             "stream_bytes": counts.stream_bytes,
             "last_seal": format_time(counts.time_ns),
             "inflight_bytes": engine.inflight_bytes,

@@ -15,11 +15,12 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import lmdb
+import msgspec
 
 from ledgerfsd.core.engine import Engine
 from ledgerfsd.core.hashing import Frontier
@@ -45,6 +46,7 @@ class Anchor(NamedTuple):
     name: str
     size: int
     root: bytes
+    entry: int = -1  # the `anchor/1` that says so, -1: it came from elsewhere
 
 
 @dataclass
@@ -58,6 +60,10 @@ class Verified:
     stream_bytes: int = 0
     log_root: str = ""
     anchors: int = 0  # that agree
+    incarnation: int = 1
+    keys: list[dict[str, Any]] = field(default_factory=list)  # what the log says of keys (`key/1`), oldest first
+    restores: list[dict[str, Any]] = field(default_factory=list)  # `restore/1`
+    recorded_anchors: int = 0  # `anchor/1` entries, whose roots are right
     seconds: float = 0
 
 
@@ -100,7 +106,20 @@ def _journal(layout: Layout, engine: Engine, anchors: list[Anchor], found: Verif
         last = str(layout.segments()[-1].relative_to(layout.root))
         what = f"an unfinished batch ({engine.recovery.cut_bytes} bytes); the next start zeroes it"
         yield Finding("note", last, counts.entries, what)
-    yield from _anchored(engine, anchors, found)
+    found.incarnation = counts.incarnation
+    own = [msgspec.json.decode(engine.entry(index)) for index in engine.system_entries()]
+    found.keys = [_statement(entry) for entry in own if entry["t"] == "key/1"]
+    found.restores = [_statement(entry) for entry in own if entry["t"] == "restore/1"]
+    recorded = [
+        Anchor("journal", entry["size"], bytes.fromhex(entry["root"]), entry["index"])
+        for entry in own
+        if entry["t"] == "anchor/1"
+    ]
+    yield from _anchored(engine, recorded + anchors, found)
+
+
+def _statement(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name not in ("t", "id", "intent")}
 
 
 def _derived(layout: Layout, engine: Engine, scratch: Path) -> Iterator[Finding]:
@@ -141,10 +160,12 @@ def _anchored(engine: Engine, anchors: list[Anchor], found: Verified) -> Iterato
     for anchor in anchors:
         if anchor.size not in roots:
             what = f"a log of {anchor.size} entries was signed, but this one has {engine.counts().entries}"
-            yield Finding("damage", anchor.name, engine.counts().entries, what)
+            yield Finding("damage", anchor.name, anchor.entry if anchor.entry >= 0 else engine.counts().entries, what)
         elif roots[anchor.size] != anchor.root:
             what = f"the first {anchor.size} entries are not those that were signed: the history was rewritten"
-            yield Finding("damage", anchor.name, -1, what)
+            yield Finding("damage", anchor.name, anchor.entry, what)
+        elif anchor.entry >= 0:
+            found.recorded_anchors += 1
         else:
             found.anchors += 1
 

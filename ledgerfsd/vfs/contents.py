@@ -149,7 +149,7 @@ class Contents:
         if inode == Fixed.CHECKPOINT:
             return await self._proofs.checkpoint()
         if inode == Fixed.TRUSTED_ROOT:
-            return self._proofs.trusted_root()
+            return await self._proofs.trusted_root()
         make = {
             Fixed.HEALTH: self._status.health,
             Fixed.STATUS: self._status.status,

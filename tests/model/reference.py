@@ -16,6 +16,7 @@ from typing import Any
 from ledgerfsd.clock import parse_time
 from ledgerfsd.core.pure.intent import Intent, auto_id, judge
 from ledgerfsd.core.pure.ledger import Ledger
+from ledgerfsd.core.pure.system import KINDS, intent_of
 from ledgerfsd.errors import CODES
 from ledgerfsd.types import Mode, Result
 
@@ -209,13 +210,18 @@ class Reference:
             assert self.book.entries[index] == self.log.entries[index], index
 
     def _by_itself(self) -> bool:
-        """Take up an entry that answers no intent: a seal, or the end of an expired hold."""
+        """Take up an entry that answers no intent of a client: a seal, the end of an expired hold, what is recorded of keys."""
         entry, time_ns = self._next()
         first = len(self.book.entries)
         if entry["t"] == "seal/1":
             self.book.seal(time_ns, state="state_root" in entry)
         elif entry["t"] == "void/1" and entry["reason"] == "expired":
             assert self.book.expire(time_ns)
+        elif entry["t"] in KINDS.values():
+            own = intent_of(entry).content
+            self.book.submit(
+                own, source=b"", first_line=1, mode=Mode.DOCUMENT, dry_run=False, now_ns=time_ns, system=True
+            )
         else:
             return False
         self._same(first, len(self.book.entries) - 1)
