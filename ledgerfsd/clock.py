@@ -18,6 +18,10 @@ _DATE: Final = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
 _TIME: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])(?:\.([0-9]{1,9}))?Z"
 )
+_ANY_TIME: Final = re.compile(
+    r"([0-9-]{10})[Tt]([0-9:]{8}(?:\.[0-9]{1,9})?)([Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
+)
+_MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 _EPOCH: Final = datetime.date(1970, 1, 1).toordinal()
 _YEAR_MIN, _YEAR_MAX = 1970, 2199
 
@@ -82,6 +86,38 @@ def parse_time(text: str) -> int:
     seconds = int(match[2]) * 3600 + int(match[3]) * 60 + int(match[4])
     nanoseconds = int((match[5] or "").ljust(9, "0"))
     return (day.toordinal() - _EPOCH) * NS_PER_DAY + seconds * NS_PER_SECOND + nanoseconds
+
+
+def parse_any_time(text: str) -> int:
+    """Nanoseconds of an RFC 3339 time with any offset from UTC. Raises ValueError for anything else."""
+    match = _ANY_TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a time such as 2026-11-29T00:00:00Z")
+    local = parse_time(f"{match[1]}T{match[2]}Z")
+    offset = (int(match[5]) * 3600 + int(match[6]) * 60) * NS_PER_SECOND if match[4] else 0
+    return local + (offset if match[4] == "-" else -offset)
+
+
+def parse_day(text: str) -> int:
+    """Days since 1970-01-01 of a date from 1970 to 2199. Raises ValueError for anything else."""
+    return parse_time(text + "T00:00:00Z") // NS_PER_DAY
+
+
+def parse_month(text: str) -> int:
+    """``YYYY-MM`` as 12 * year + month, counted from 0. Raises ValueError for anything else."""
+    if _MONTH.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not a month such as 2026-11")
+    return int(text[:4]) * 12 + int(text[5:]) - 1
+
+
+def end_of_day(day: int) -> int:
+    """The last nanosecond of a day, which is counted from 1970-01-01."""
+    return (day + 1) * NS_PER_DAY - 1
+
+
+def end_of_month(month: int) -> int:
+    """The last nanosecond of a month, which ``parse_month`` gave. Raises ValueError when it is not within 1970 to 2199."""
+    return parse_day(f"{(month + 1) // 12:04}-{(month + 1) % 12 + 1:02}-01") * NS_PER_DAY - 1
 
 
 def _day(text: str) -> datetime.date | None:

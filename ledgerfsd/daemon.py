@@ -39,6 +39,7 @@ from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.vfs import mount as vfs
 from ledgerfsd.vfs.branch import Branch
 from ledgerfsd.vfs.exports import ExportBranch
+from ledgerfsd.vfs.past import PastBranch
 
 EPILOG: Final = """\
 example:
@@ -168,7 +169,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     query = Query(ledger)
     proofs = Proofs(ledger, query, signing)
     exports = Exports(store.engine, query, ledger.origin, store.layout.root)
-    branches: list[Branch] = [ExportBranch(store.engine, query, exports)]
+    branches: list[Branch] = [ExportBranch(store.engine, query, exports), PastBranch(ledger, proofs)]
     anchoring = Anchoring(
         ledger,
         proofs,

@@ -71,6 +71,11 @@ class Layout:
         """Answers to inbox files, one file a day."""
         return self.root / "receipts"
 
+    @property
+    def named_snapshots(self) -> Path:
+        """The names given to past states."""
+        return self.root / "snapshots.ndjson"
+
     def segments(self) -> list[Path]:
         """The segment files in stream order. Raises StoreError when the directory cannot be read."""
         try:

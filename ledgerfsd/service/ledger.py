@@ -21,6 +21,8 @@ from ledgerfsd.errors import BY_NAME, Refused
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.service import system
 from ledgerfsd.service.metrics import Metrics
+from ledgerfsd.service.named import NamedSnapshots
+from ledgerfsd.service.points import Points
 from ledgerfsd.types import Counts, Mode, Result
 
 log = structlog.get_logger()
@@ -121,10 +123,13 @@ class Ledger:
         self.origin = str(msgspec.json.decode(engine.entry(0))["ledger"])
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics()
+        self.points = Points(engine, self.clock, NamedSnapshots(layout.named_snapshots, engine, self.clock))
         self.started_ns = self.clock.now_ns()
         self.room = Room(limits.INFLIGHT_BYTES_MAX)
         self.on_change: list[Callable[[Change], Awaitable[None]]] = []
-        self.troubles: list[Callable[[], str]] = []  # each says what is wrong elsewhere, "" if nothing; for health
+        self.troubles: list[Callable[[], str]] = [
+            self.points.named.trouble
+        ]  # each says what is wrong elsewhere, "" if nothing; for health
         self.gauges: list[
             Callable[[], dict[str, tuple[str, float]]]
         ] = []  # name → (help, value now), of others; for metrics

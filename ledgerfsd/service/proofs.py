@@ -70,7 +70,10 @@ class Proofs:
 
     async def transaction(self, number: int) -> Text:
         """``proofs/tx_….tlog-proof``. Raises IndexError when there is no such transaction."""
-        index = self._engine.transaction(number)
+        return await self.entry(self._engine.transaction(number))
+
+    async def entry(self, index: int) -> Text:
+        """The tlog-proof of any entry that is there."""
         signed = await self._in_force(index)
         key = index, signed.data
         data = self._kept.get(key)

@@ -6,26 +6,22 @@ that are not async answer at once; the async ones may first have to read an acco
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
 from ledgerfsd import limits
-from ledgerfsd.clock import parse_time
 from ledgerfsd.service import render
 from ledgerfsd.service.chains import CHAIN_ENTRIES_MAX, STATEMENTS_MAX, Cache, Chain, Statement
 
 if TYPE_CHECKING:
     from ledgerfsd.service.ledger import Ledger
+    from ledgerfsd.service.points import Point
     from ledgerfsd.types import Account
 
 HASH_BYTES: Final = 32
 TILE_WIDTH: Final = limits.BUNDLE_ENTRIES
 THREADS: Final = 2  # long histories read at once; more would only take the interpreter from the mount
-
-_POINT: Final = re.compile(r"(block|size|tx)-([1-9][0-9]{0,18})")
 
 
 class Text(NamedTuple):
@@ -44,19 +40,12 @@ class Text(NamedTuple):
         return self.data[offset : offset + size]
 
 
-class Point(NamedTuple):
-    """A past state: the first ``size`` entries. ``final``: the name can never come to mean another."""
-
-    size: int
-    final: bool
-
-
 class Query:
     """Read-only views of a ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         engine, root = ledger.engine, ledger.layout.root
-        self._ledger = ledger
+        self.points = ledger.points
         self._engine = engine
         self._threads = trio.CapacityLimiter(THREADS)
         self._chains = Cache(lambda ordinal: Chain(engine, ordinal), items=100_000, entries=CHAIN_ENTRIES_MAX)
@@ -105,30 +94,6 @@ class Query:
         return self.mtime_of(self._engine.account(ordinal).open_index)
 
     # -- past states
-
-    def point(self, name: str) -> Point | None:
-        """The state that a snapshot's name means: an RFC 3339 time, ``block-N``, ``size-N`` or ``tx-N``. None: not yet."""
-        counts = self._engine.counts()
-        match = _POINT.fullmatch(name)
-        if match is None:
-            return self._point_in_time(name, counts.entries, counts.time_ns)
-        number = int(match[2])
-        if match[1] == "size":
-            return Point(number, final=True) if number <= counts.entries else None
-        if match[1] == "block":
-            return Point(self._engine.block(number) + 1, final=True) if number <= counts.blocks else None
-        return Point(self._engine.transaction(number) + 1, final=True) if number <= counts.transactions else None
-
-    def _point_in_time(self, name: str, entries: int, newest_ns: int) -> Point | None:
-        try:
-            time_ns = parse_time(name)
-        except ValueError:
-            return None
-        if time_ns > self._ledger.clock.now_ns():
-            return None
-        # Between the newest seal and now an entry may be on its way to the disk that belongs to this past already.
-        size = bisect_right(range(entries), time_ns, key=self.mtime_of)
-        return Point(size, final=time_ns <= newest_ns)
 
     async def newest_before(self, ordinal: int, point: Point) -> int:
         """Index of the account's newest entry in a past state; -1: it did not exist."""
@@ -189,8 +154,4 @@ class Query:
         }
 
     def _as_of(self, account: Account, entry: bytes) -> render.AsOf:
-        # The newest entry is a transaction just when the account's newest transaction is that entry.
-        tx = account.last_tx
-        if tx and self._engine.transaction(tx) != account.last_index:
-            tx = 0
-        return render.AsOf(account.last_index, tx, self._engine.block_of(account.last_index), render.time_text(entry))
+        return render.as_of(self._engine, account, entry)

@@ -1,4 +1,4 @@
-"""The texts of rendered files, as pure functions of what stands in the ledger. No state, no engine.
+"""The texts of rendered files, as pure functions of what stands in the ledger. No state.
 
 Start at ``balance``. Entries are never rendered: transaction and block files are their exact bytes.
 """
@@ -13,6 +13,7 @@ from ledgerfsd.clock import NS_PER_DAY, NS_PER_SECOND, parse_time
 from ledgerfsd.money import format_signed
 
 if TYPE_CHECKING:
+    from ledgerfsd.core.engine import Engine
     from ledgerfsd.types import Account
 
 STATEMENT_HEADER: Final = b"date,effective,tx,type,reference,debit,credit,balance,index\r\n"
@@ -58,6 +59,7 @@ class Entry(msgspec.Struct):
     type: str = ""
     reference: str = ""
     effective: str = ""
+    status: str = ""
     postings: list[Posting] = []
 
 
@@ -92,6 +94,15 @@ def time_text(entry: bytes) -> str:
 def tx_name(number: int) -> str:
     """The name of a transaction (FORMAT, section 5)."""
     return f"tx_{number:04}"
+
+
+def as_of(engine: Engine, account: Account, entry: bytes) -> AsOf:
+    """What an account's file is as of; ``entry`` is the account's newest."""
+    # The newest entry is a transaction just when the account's newest transaction is that entry.
+    tx = account.last_tx
+    if tx and engine.transaction(tx) != account.last_index:
+        tx = 0
+    return AsOf(account.last_index, tx, engine.block_of(account.last_index), time_text(entry))
 
 
 def minor(amount: str) -> int:

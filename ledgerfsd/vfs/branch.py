@@ -85,6 +85,11 @@ class Branch:
         """Name and inode number of what a directory lists, without the first ``skip`` names."""
         raise KeyError(directory, skip)
 
+    def taken(self, directory: int) -> list[tuple[bytes, int]] | None:  # noqa: ARG002
+        """What a directory lists, if new names may come between the others: taken once when it is opened. None for those
+        that only grow at their end, or not at all."""
+        return None
+
     # -- what a file is
 
     def keep(self, inode: int) -> Keep:  # noqa: ARG002

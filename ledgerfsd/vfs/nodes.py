@@ -12,8 +12,9 @@ from typing import Final
 ROOT: Final = 1
 _SHIFT: Final = 56
 _MASK: Final = (1 << _SHIFT) - 1
-_PAIRS: Final = 48 << _SHIFT  # from here on (Kind.CONSISTENCY), up to the first handle, 2^60 numbers
-_PAIRS_MASK: Final = (1 << 60) - 1
+_WIDE: Final = 32 << _SHIFT  # from here on (Kind.PAST_ACCOUNT) kinds have 2^60 numbers
+_PAIRS: Final = 48 << _SHIFT  # from here on (Kind.CONSISTENCY), up to the first handle
+_WIDE_MASK: Final = (1 << 60) - 1
 
 ENTRIES: Final = 8  # the "level" of entry bundles in numbers of tiles; hash levels are 0 to 7
 
@@ -47,14 +48,16 @@ class Kind(enum.IntEnum):
     DIGEST_FILE = 20
     PAST_DIRECTORY = 21
     PAST_FILE = 22
-    PAST_ACCOUNT = 23  # a directory
-    PAST_ACCOUNT_FILE = 24
+    EFFECTIVE_BALANCE = 23  # (ordinal, day)
+    PAST_BALANCE = 24  # (ordinal, size; also of the next)
+    PAST_ACCOUNT_FILE = 31
     EVENT_DIRECTORY = 25
     EVENT_FILE = 26
     EXPORT_DIRECTORY = 27
     EXPORT_FILE = 28
     HISTORY_DIRECTORY = 29
     HISTORY_FILE = 30
+    PAST_ACCOUNT = 32  # a directory (label, key, ordinal; with all kinds up to 47)
     CONSISTENCY = 48  # (two heights: see ``consistency``; with all kinds up to 63)
 
 
@@ -92,7 +95,7 @@ _DIRECTORIES: Final = frozenset(
     int(kind)
     for kind in (
         *(Kind.ACCOUNT, Kind.SNAPSHOTS, Kind.TILE_LEVEL, Kind.TILE_GROUP, Kind.PARTIAL),
-        *(Kind.DIGEST_DIRECTORY, Kind.PAST_DIRECTORY, Kind.PAST_ACCOUNT),
+        *(Kind.DIGEST_DIRECTORY, Kind.PAST_DIRECTORY, *range(Kind.PAST_ACCOUNT, Kind.CONSISTENCY)),
         *(Kind.EVENT_DIRECTORY, Kind.EXPORT_DIRECTORY, Kind.HISTORY_DIRECTORY),
     )
 )
@@ -106,12 +109,14 @@ def inode(kind: Kind, number: int) -> int:
 
 def kind_of(inode: int) -> Kind:
     """What the file is."""
-    return Kind(min(inode >> _SHIFT, Kind.CONSISTENCY))
+    if inode >= _WIDE:
+        return Kind.PAST_ACCOUNT if inode < _PAIRS else Kind.CONSISTENCY
+    return Kind(inode >> _SHIFT)
 
 
 def number_of(inode: int) -> int:
     """Which of its kind."""
-    return inode & (_MASK if inode < _PAIRS else _PAIRS_MASK)
+    return inode & (_MASK if inode < _WIDE else _WIDE_MASK)
 
 
 def is_directory(inode: int) -> bool:
@@ -127,6 +132,36 @@ def snapshot(ordinal: int, index: int) -> int:
 def snapshot_parts(number: int) -> tuple[int, int]:
     """Ordinal and entry index of a snapshot."""
     return number >> 32, number & 0xFFFF_FFFF
+
+
+def past_directory(part: int, label: int, key: int) -> int:
+    """Inode number of a directory of a past state: which part of it, and which state (see ``service.points``)."""
+    return inode(Kind.PAST_DIRECTORY, part << 36 | label << 32 | key)
+
+
+def past_file(part: int, label: int, key: int) -> int:
+    """The same of a file."""
+    return inode(Kind.PAST_FILE, part << 36 | label << 32 | key)
+
+
+def past_parts(number: int) -> tuple[int, int, int]:
+    """Part, label and key of a directory or file of a past state."""
+    return number >> 36, number >> 32 & 0xF, number & 0xFFFF_FFFF
+
+
+def past_account(label: int, key: int, ordinal: int) -> int:
+    """Inode number of the directory of an account in a past state."""
+    return _WIDE | label << 56 | key << 24 | ordinal
+
+
+def past_account_parts(number: int) -> tuple[int, int, int]:
+    """Label, key and ordinal of it."""
+    return number >> 56, number >> 24 & 0xFFFF_FFFF, number & 0xFF_FFFF
+
+
+def account_at(kind: Kind, ordinal: int, key: int) -> int:
+    """Inode number of a file of an account in a past state."""
+    return inode(kind, ordinal << 32 | key)
 
 
 def tile(level: int, number: int, width: int) -> int:
@@ -160,7 +195,7 @@ def consistency(old: int, new: int) -> int:
     Pairs are counted 1-1, 1-2, 2-2, 1-3, …; the numbers last for 1.4 * 2^30 blocks, of the 2^32 entries a log can have.
     """
     number = new * (new - 1) // 2 + old - 1
-    return _PAIRS | number if number <= _PAIRS_MASK else 0
+    return _PAIRS | number if number <= _WIDE_MASK else 0
 
 
 def consistency_parts(number: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from ledgerfsd.service.past import Past
 from ledgerfsd.vfs import nodes
 from ledgerfsd.vfs.inbox import AREAS
 from ledgerfsd.vfs.nodes import ENTRIES, Fixed, Kind
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
     from ledgerfsd.core.engine import Engine
     from ledgerfsd.service.inbox import Inbox
+    from ledgerfsd.service.points import Point
     from ledgerfsd.service.proofs import Proofs
-    from ledgerfsd.service.query import Point, Query
+    from ledgerfsd.service.query import Query
     from ledgerfsd.service.receipts import Receipts
     from ledgerfsd.vfs.branch import Branches
 
@@ -83,6 +85,7 @@ class Tree:
     ) -> None:
         self._engine = engine
         self._query = query
+        self._past = Past(engine)
         self._inbox = inbox
         self._receipts = receipts
         self._proofs = proofs
@@ -164,7 +167,7 @@ class Tree:
     def _point(self, name: bytes) -> Point | None:
         if not name.endswith(b".json") or not name.isascii():
             return None
-        return self._query.point(name[:-5].decode())
+        return self._query.points.point(name[:-5].decode())
 
     def _tile_level(self, name: bytes) -> int:
         if name == b"entries":
@@ -221,7 +224,12 @@ class Tree:
         return _container(level, tile)
 
     def snapshot_of(self, directory: int) -> list[tuple[bytes, int]] | None:
-        """The entries of a directory whose names may go: taken once when it is opened. None for those that only grow."""
+        """The entries of a directory whose names may go, or come between others: taken once when it is opened. None for
+        those that only grow at their end."""
+        if branch := self._branches.of(directory):
+            return branch.taken(directory)
+        if nodes.kind_of(directory) is Kind.SNAPSHOTS:
+            return self._snapshots(nodes.number_of(directory))
         if directory not in (Fixed.RECEIPTS, Fixed.DRY_RECEIPTS) and directory not in AREAS:
             return None
         fixed = [(name, int(child)) for name, child in _FIXED.get(Fixed(directory), {}).items()]
@@ -254,8 +262,6 @@ class Tree:
         elif kind is Kind.ACCOUNT:
             names = list(self._account_files.items())[skip:]
             found = ((name, nodes.inode(file, number)) for name, file in names)
-        elif kind is Kind.SNAPSHOTS:
-            found = self._list_snapshots(number, skip)
         elif branch := self._branches.of(directory):
             found = branch.entries(directory, skip)
         else:
@@ -308,12 +314,14 @@ class Tree:
             for ordinal, name in enumerate(self._engine.names(first, min(NAMES_AT_ONCE, accounts - first)), first):
                 yield name.encode(), nodes.inode(Kind.ACCOUNT, ordinal)
 
-    def _list_snapshots(self, ordinal: int, skip: int) -> Iterator[tuple[bytes, int]]:
+    def _snapshots(self, ordinal: int) -> list[tuple[bytes, int]]:
+        listed = self._query.points.listed()
+        indexes = self._past.newest(ordinal, [point.size for _, point in listed])
+        found = [(name, index) for (name, _), index in zip(listed, indexes, strict=True) if index >= 0]
         # Any point in time resolves; the newest block stands there as the example of how such names look.
-        if skip == 0:
-            account = self._engine.account(ordinal)
-            newest = self._engine.block_of(account.last_index)
-            yield b"block-%d.json" % newest, nodes.snapshot(ordinal, account.last_index)
+        newest = self._engine.account(ordinal).last_index
+        found.append((f"block-{self._engine.block_of(newest)}", newest))
+        return [(name.encode() + b".json", nodes.snapshot(ordinal, index)) for name, index in found]
 
     def _list_tiles(self, kind: Kind, number: int, skip: int) -> Iterator[tuple[bytes, int, int]]:
         """Places: 0 to 999 full tiles, 1000 the partial one, from 1001 on groups."""

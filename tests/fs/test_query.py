@@ -73,7 +73,7 @@ async def test_every_past_state_is_found_again(ledger: Ledger, monkeypatch: pyte
         if wanted["tx"]:
             names.append("tx-" + str(int(wanted["tx"][3:])))
         for name in names:
-            point = query.point(name)
+            point = query.points.point(name)
             assert point is not None, name
             index = await query.newest_before(1, point)
             snapshot = await query.snapshot(1, index)
@@ -87,14 +87,14 @@ async def test_points_that_are_none(ledger: Ledger) -> None:
     counts = ledger.engine.counts()
     for name in ("block-0", "block-01", f"block-{counts.blocks + 1}", f"size-{counts.entries + 1}", "tx-1", "size-", "x",
                  "2026-11-22", "2199-01-01T00:00:00Z", "block-" + "9" * 30):  # fmt: skip
-        assert query.point(name) is None, name
-    now = query.point(format_time(ledger.clock.now_ns()))
+        assert query.points.point(name) is None, name
+    now = query.points.point(format_time(ledger.clock.now_ns()))
     assert now is not None
     assert (now.size, now.final) == (counts.entries, False), "an entry may be on its way that belongs to this time"
-    newest = query.point(format_time(counts.time_ns))
+    newest = query.points.point(format_time(counts.time_ns))
     assert newest is not None
     assert (newest.size, newest.final) == (counts.entries, True)
-    before = query.point("size-2")
+    before = query.points.point("size-2")
     assert before is not None
     assert await query.newest_before(1, before) == -1
 
