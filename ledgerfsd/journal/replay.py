@@ -19,6 +19,7 @@ from ledgerfsd.errors import DamageError, LedgerError
 from ledgerfsd.money import ISO, format_signed
 
 PROGRESS_ENTRIES: Final = 4096
+SEAL_PREFIX: Final = b'{"count":'  # of all kinds of entry only a seal begins so
 
 _NUMBERED: Final = re.compile(r"(block|size|tx)-([1-9][0-9]{0,18})")
 
@@ -132,7 +133,6 @@ class Replay:
         self._decimals = {code: unit.decimals for code, unit in ISO.items()}
         self._holds: dict[str, int] = {}  # open ones: id → amount
         self._seals = array("Q")
-        self._seen = 0  # entries read; those after the last seal are not applied yet
 
     def run(
         self, entries: Iterable[bytes], until: Until = END, progress: Callable[[int], None] = lambda _: None
@@ -141,16 +141,15 @@ class Replay:
 
         Raises DamageError naming the entry that does not follow, LedgerError when the log ends before the point.
         """
-        batch: list[Entry] = []
+        batch: list[bytes] = []  # nothing of it is looked at before its seal has come
         done = 0
-        for data in entries:
-            batch.append(self._read(data))
+        for count, data in enumerate(entries):
+            batch.append(data)
             done += 2 + len(data)
-            if self._seen % PROGRESS_ENTRIES == 0:
+            if count % PROGRESS_ENTRIES == 0:
                 progress(done)
-            if batch[-1].t == "seal/1":
-                self._check_seal(batch[-1], len(batch))
-                if self._apply(batch, until):
+            if data.startswith(SEAL_PREFIX):
+                if self._apply(self._batch(batch), until):
                     return
                 batch = []
         if until.kind not in ("end", "time"):
@@ -164,21 +163,32 @@ class Replay:
         found = self.accounts[account]
         return found.text(bisect_left(self._seals, found.index) + 1)
 
-    def _read(self, data: bytes) -> Entry:
-        try:
-            entry = decode(data)
-        except msgspec.MsgspecError as error:
-            raise DamageError(f"entry {self._seen}: {error}", hint="`ledgerfs fsck` says more") from None
-        if entry.index != self._seen:
-            raise _damage(self._seen, f"says that it is entry {entry.index}")
-        self._seen += 1
-        return entry
+    @property
+    def blocks(self) -> int:
+        """How many whole blocks were read."""
+        return len(self._seals)
 
-    def _check_seal(self, seal: Entry, size: int) -> None:
-        wanted = (seal.index - size + 1, size - 1, len(self._seals) + 1)
-        if (seal.first, seal.count, seal.height) != wanted:
+    @property
+    def sealed(self) -> int:
+        """The entries in them."""
+        return self._seals[-1] + 1 if self._seals else 0
+
+    def _batch(self, raw: list[bytes]) -> list[Entry]:
+        """The entries of a batch, whose seal is the last one."""
+        first = self.sealed
+        batch = []
+        for index, data in enumerate(raw, first):
+            try:
+                batch.append(decode(data))
+            except msgspec.MsgspecError as error:
+                raise _damage(index, str(error)) from None
+            if batch[-1].index != index:
+                raise _damage(index, f"says that it is entry {batch[-1].index}")
+        seal = batch[-1]
+        if (seal.t, seal.first, seal.count, seal.height) != ("seal/1", first, len(raw) - 1, self.blocks + 1):
             raise _damage(seal.index, "is a seal of another batch")
         self._seals.append(seal.index)
+        return batch
 
     def _apply(self, batch: list[Entry], until: Until) -> bool:
         """Apply a batch, or its part up to the point; whether the point was reached."""
@@ -225,7 +235,7 @@ class Replay:
         sums: dict[str, int] = {}
         for posting in entry.postings:
             account = self.accounts[posting.account]
-            amount = _minor(posting.amount)
+            amount = minor(posting.amount)
             if posting.side == "debit":
                 account.debits += amount
                 account.held_debits -= held
@@ -242,7 +252,7 @@ class Replay:
     def _reserve(self, entry: Entry) -> None:
         """hold/1 or void/1."""
         if entry.t == "hold/1":
-            change = self._holds[entry.id] = _minor(entry.postings[0].amount)
+            change = self._holds[entry.id] = minor(entry.postings[0].amount)
         else:
             change = -self._holds.pop(entry.hold)
         for posting in entry.postings:
@@ -262,7 +272,8 @@ def _last_ns(text: str) -> int:
     return end_of_month(parse_month(text)) if len(text) == len("2026-11") else parse_any_time(text)
 
 
-def _minor(amount: str) -> int:
+def minor(amount: str) -> int:
+    """Minor units of an amount, signed or not, that has exactly its currency's decimals."""
     return int(amount.replace(".", "", 1))
 
 
@@ -274,7 +285,7 @@ def _agree(account: Balance, posting: Posting) -> None:
         ("held_debits", posting.held_debits),
         ("held_credits", posting.held_credits),
     ):
-        if stated is not None and _minor(stated) != getattr(account, name):
+        if stated is not None and minor(stated) != getattr(account, name):
             raise ValueError(f"it states {name} of {stated} for {account.name}")
 
 
