@@ -29,6 +29,7 @@ lib: Any = _core.lib
 MARK_BYTES = 80
 DRY_RUN = 16
 SYSTEM = 32
+TIME_BYTES = 30
 STATE_NODE_BYTES = 104  # hash and three sums of 24 bytes
 REPLAY_STEP_BYTES = 16 * limits.MIB
 CLASSES = (
@@ -453,6 +454,35 @@ class Engine:
         while count := lib.lfs_read_system(self._handle, len(found), piece, 1024):
             found.extend(piece[0:count])
         return found
+
+    # -- events (docs/FORMAT.md, section 17)
+
+    def offset(self, index: int) -> int:
+        """Stream offset of an entry; of the one that comes next: the length of the stream. Raises IndexError."""
+        return self._found(lib.lfs_read_offset(self._handle, index) if index >= 0 else -1)
+
+    def first_at(self, time: str) -> int:
+        """Index of the first entry not before a time, written as entries have it; how many there are if there is none."""
+        assert len(time) == TIME_BYTES
+        return self._found(lib.lfs_read_first_at(self._handle, time.encode()))
+
+    def event_at(self, first: int, end: int, origin: bytes, offset: int) -> tuple[int, int]:
+        """The event that covers a byte of the lines of first..end-1, and how many of its bytes stand before that one."""
+        skip = ffi.new("uint64_t *")
+        index = lib.lfs_event_at(self._handle, first, end, lib.lfs_event_width(len(origin)), offset, skip)
+        return int(index), int(skip[0])
+
+    def events(self, first: int, end: int, skip: int, origin: bytes, size: int) -> tuple[memoryview, int]:
+        """At most ``size`` bytes of the lines of events first..end-1 without the first ``skip`` bytes; and the first event that
+        is not in it to its end. Raises StoreError for an entry that cannot be read."""
+        out = bytearray(size)
+        following = ffi.new("uint64_t *")
+        used = lib.lfs_read_events(
+            self._handle, first, end, skip, origin, len(origin), ffi.from_buffer(out), size, following
+        )
+        if used < 0:
+            raise StoreError(f"entry {following[0]} cannot be read")
+        return memoryview(out)[:used], int(following[0])
 
     def watch(self, ordinal: int, on: bool) -> None:
         """Report the account in ``touched`` from now on, or no longer."""

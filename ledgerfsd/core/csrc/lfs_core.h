@@ -111,6 +111,18 @@ uint64_t lfs_read_history(lfs_engine *e, uint64_t ordinal, int64_t stop, int64_t
 int lfs_read_shapes(lfs_engine *e, const uint64_t *indexes, uint64_t n, uint64_t end, uint64_t *ends, uint8_t *states);
 /* Indexes of the entries of kind key/1 and restore/1 (and anchor/1 while verifying), ascending, from number `from` on; returns how many were written (at most cap). */
 uint32_t lfs_read_system(lfs_engine *e, uint32_t from, uint32_t *out, uint32_t cap);
+/* Stream offset of an entry; of the one that comes next: the length of the stream. -1: out of range. */
+int64_t lfs_read_offset(lfs_engine *e, uint64_t index);
+/* Index of the first entry whose time is not before this one (30 bytes, as entries have it); the number of entries if there is none. */
+int64_t lfs_read_first_at(lfs_engine *e, const char *time);
+/* Events (FORMAT, section 17). The line of an entry has its length and lfs_event_width bytes. */
+uint64_t lfs_event_width(uint64_t origin_len);
+/* The event that covers byte `offset` of the lines of first..end-1, and how many of its bytes stand before it; `end` behind the last. */
+uint64_t lfs_event_at(lfs_engine *e, uint64_t first, uint64_t end, uint64_t width, uint64_t offset, uint64_t *skip);
+/* Lines of first..end-1 without the first `skip` bytes, at most cap bytes. Returns how many; *next: the first event not given in whole. -1: an entry
+ * that cannot be read. */
+int64_t lfs_read_events(lfs_engine *e, uint64_t first, uint64_t end, uint64_t skip, const char *origin, size_t origin_len, uint8_t *out,
+                        size_t cap, uint64_t *next);
 int lfs_watch(lfs_engine *e, uint64_t ordinal, int on);
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap);
 
