@@ -4,6 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 CORE := ledgerfsd/core/_core.abi3.so
+REQUESTS := ledgerfsd/vfs/_requests.abi3.so
 GENERATED := ledgerfsd/core/csrc/lfs_codes.h ledgerfsd/core/csrc/lfs_currencies.h
 CORE_SOURCES := $(filter-out $(GENERATED),$(wildcard ledgerfsd/core/csrc/*.[ch])) $(wildcard ledgerfsd/data/*.tsv) \
 	ledgerfsd/core/build.py
@@ -25,7 +26,7 @@ help:
 
 run:
 	@tools/install-system
-	@$(MAKE) -s --no-print-directory $(VENV)/ready-run $(CORE)
+	@$(MAKE) -s --no-print-directory $(VENV)/ready-run $(CORE) $(REQUESTS)
 	@tools/demo start
 
 stop:
@@ -33,7 +34,7 @@ stop:
 
 dev:
 	@tools/install-system test
-	@$(MAKE) -s --no-print-directory $(VENV)/ready-dev $(CORE)
+	@$(MAKE) -s --no-print-directory $(VENV)/ready-dev $(CORE) $(REQUESTS)
 
 test: dev
 	@tools/need-fuse
@@ -50,7 +51,7 @@ bench: dev
 	@tools/need-fuse
 	$(BIN)/python bench/run.py $(BENCH_ARGS)
 
-core: $(VENV)/ready-run $(CORE)
+core: $(VENV)/ready-run $(CORE) $(REQUESTS)
 
 docs: dev
 	$(BIN)/python tools/make-man docs/man
@@ -69,7 +70,11 @@ $(CORE): $(CORE_SOURCES)
 	@echo 'building the C core'
 	@$(BIN)/python -m ledgerfsd.core.build
 
+# As a script: the package that it belongs to wants what it builds.
+$(REQUESTS): ledgerfsd/vfs/build.py ledgerfsd/vfs/csrc/requests.c
+	@$(BIN)/python ledgerfsd/vfs/build.py
+
 clean:
 	rm -rf build dist ledgerfs.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f $(CORE) $(GENERATED) ledgerfsd/core/_core.c ledgerfsd/core/csrc/*.o ledgerfsd/core/_core.o
+	rm -f $(REQUESTS) ledgerfsd/vfs/_requests.c ledgerfsd/vfs/*.o $(CORE) $(GENERATED) ledgerfsd/core/_core.c ledgerfsd/core/csrc/*.o ledgerfsd/core/_core.o
 	find ledgerfsd tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -28,6 +28,8 @@ from ledgerfsd.journal import layout as layouts
 from ledgerfsd.obs import logging as obs_logging
 from ledgerfsd.obs.sdnotify import notify
 from ledgerfsd.service.anchoring import Anchoring
+from ledgerfsd.service.consumers import Consumers
+from ledgerfsd.service.events import Events
 from ledgerfsd.service.exports import Exports
 from ledgerfsd.service.keys import Keys, usual_directory
 from ledgerfsd.service.ledger import Ledger
@@ -38,6 +40,7 @@ from ledgerfsd.service.socket import gauges, listening
 from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.vfs import mount as vfs
 from ledgerfsd.vfs.branch import Branch
+from ledgerfsd.vfs.events import EventBranch
 from ledgerfsd.vfs.exports import ExportBranch
 from ledgerfsd.vfs.past import PastBranch
 
@@ -169,7 +172,13 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     query = Query(ledger)
     proofs = Proofs(ledger, query, signing)
     exports = Exports(store.engine, query, ledger.origin, store.layout.root)
-    branches: list[Branch] = [ExportBranch(store.engine, query, exports), PastBranch(ledger, proofs)]
+    events = Events(ledger)
+    consumers = Consumers(store.layout.consumers, events, ledger.clock)
+    branches: list[Branch] = [
+        ExportBranch(store.engine, query, exports),
+        PastBranch(ledger, proofs),
+        EventBranch(events, consumers),
+    ]
     anchoring = Anchoring(
         ledger,
         proofs,
@@ -177,8 +186,9 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
         interval=config.anchor_seconds,
         limit=config.anchor_limit_seconds,
     )
-    ledger.troubles += [lambda: store.projector.trouble, signing.trouble, anchoring.trouble]
-    ledger.gauges.append(anchoring.gauges)
+    ledger.troubles += [lambda: store.projector.trouble, signing.trouble, anchoring.trouble, consumers.trouble]
+    ledger.gauges += [anchoring.gauges, consumers.gauges]
+    ledger.on_change.append(events.feed.committed)
 
     def ready() -> None:
         log.info("mounted", mountpoint=str(mountpoint), pid=os.getpid())
@@ -192,6 +202,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.run)
         await _record_keys(proofs)
+        nursery.start_soon(events.feed.run)
         nursery.start_soon(_watch, store)
         nursery.start_soon(signing.run)
         nursery.start_soon(anchoring.run)

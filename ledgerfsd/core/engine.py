@@ -466,23 +466,27 @@ class Engine:
         assert len(time) == TIME_BYTES
         return self._found(lib.lfs_read_first_at(self._handle, time.encode()))
 
+    @staticmethod
+    def event_width(origin: bytes) -> int:
+        """What the line of an event has besides its entry, in bytes."""
+        return int(lib.lfs_event_width(len(origin)))
+
     def event_at(self, first: int, end: int, origin: bytes, offset: int) -> tuple[int, int]:
         """The event that covers a byte of the lines of first..end-1, and how many of its bytes stand before that one."""
         skip = ffi.new("uint64_t *")
         index = lib.lfs_event_at(self._handle, first, end, lib.lfs_event_width(len(origin)), offset, skip)
         return int(index), int(skip[0])
 
-    def events(self, first: int, end: int, skip: int, origin: bytes, size: int) -> tuple[memoryview, int]:
-        """At most ``size`` bytes of the lines of events first..end-1 without the first ``skip`` bytes; and the first event that
-        is not in it to its end. Raises StoreError for an entry that cannot be read."""
+    def events(self, first: int, end: int, skip: int, origin: bytes, size: int, *, whole: bool = False) -> memoryview:
+        """At most ``size`` bytes of the lines of events first..end-1 without the first ``skip`` bytes. ``whole``: less than
+        ``size``, and behind the first line only lines that fit to their end (a line that is larger than ``size`` is begun).
+        Raises StoreError for an entry that cannot be read."""
         out = bytearray(size)
-        following = ffi.new("uint64_t *")
-        used = lib.lfs_read_events(
-            self._handle, first, end, skip, origin, len(origin), ffi.from_buffer(out), size, following
-        )
+        place = ffi.from_buffer(out)
+        used = lib.lfs_read_events(self._handle, first, end, skip, whole, origin, len(origin), place, size)
         if used < 0:
-            raise StoreError(f"entry {following[0]} cannot be read")
-        return memoryview(out)[:used], int(following[0])
+            raise StoreError(f"one of the entries from {first} on cannot be read")
+        return memoryview(out)[:used]
 
     def watch(self, ordinal: int, on: bool) -> None:
         """Report the account in ``touched`` from now on, or no longer."""

@@ -76,6 +76,10 @@ class Layout:
         """The names given to past states."""
         return self.root / "snapshots.ndjson"
 
+    def consumers(self) -> Path:
+        """How far consumers of events have read, one file each; made when there is one."""
+        return self.root / "consumers"
+
     def segments(self) -> list[Path]:
         """The segment files in stream order. Raises StoreError when the directory cannot be read."""
         try:

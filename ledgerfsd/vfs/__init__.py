@@ -7,6 +7,8 @@ Start at ``mount.serve``. What the mount promises stands in docs/SEMANTICS.md, a
   ``entries`` what a listing tells the kernel
 * ``contents``   size, time and bytes of read-only files; ``inbox`` the door to the inbox
 * ``kernel``     what the kernel holds, and telling it what changed
+* ``branch``     what a part of the tree in a module of its own is: ``exports``, ``events``
+* ``requests``   what pyfuse3 does not pass on: interrupts, O_NONBLOCK. Loaded before pyfuse3 is
 
 Invariants:
 
@@ -15,3 +17,5 @@ Invariants:
   the READ waits for this thread: the daemon would hang beyond the reach of kill -9.
 * No call into our own mount, ever.
 """
+
+from ledgerfsd.vfs import requests as requests

@@ -10,16 +10,18 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import select
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from ledgerfsd.vfs import nodes
 from ledgerfsd.vfs.nodes import Fixed, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 READ_ONLY_FILE: Final = 0o444
 READ_ONLY_DIRECTORY: Final = 0o555
+READY: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 
 
 class Stat(NamedTuple):
@@ -56,6 +58,10 @@ class Handle:
     async def write(self, offset: int, data: bytes) -> int:  # noqa: ARG002
         """How many bytes were taken."""
         raise fault(errno.EBADF)
+
+    def poll(self, notify: Callable[[], None] | None) -> int:  # noqa: ARG002
+        """What ``poll`` would not wait for. If that is nothing, ``notify`` is called once when it may have changed."""
+        return READY
 
     async def flush(self) -> None:
         """A descriptor of the open file is closed; an error raised here is the error of ``close``."""
@@ -138,6 +144,11 @@ class Branch:
         """Set the size of a file."""
         raise fault(errno.EROFS)
 
+    # -- the end
+
+    def stop(self) -> None:
+        """The mount goes: whoever waits is to be answered now."""
+
 
 class Branches:
     """All branches of a mount, found by inode number or by where they hang."""
@@ -151,6 +162,11 @@ class Branches:
     def of(self, inode: int) -> Branch | None:
         """The branch to which a file belongs, None for those of the trunk."""
         return self._by_kind.get(nodes.kind_of(inode))
+
+    def stop(self) -> None:
+        """The mount goes."""
+        for branch in set(self._by_kind.values()):
+            branch.stop()
 
     def parent(self, directory: int) -> int:
         """Inode number of the directory above one of a branch."""

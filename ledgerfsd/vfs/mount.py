@@ -16,7 +16,6 @@ from ledgerfsd.errors import LedgerError
 from ledgerfsd.service.ledger import Ledger
 from ledgerfsd.service.proofs import Proofs
 from ledgerfsd.vfs.branch import Branch
-from ledgerfsd.vfs.kernel import Kernel
 from ledgerfsd.vfs.operations import LedgerOperations
 
 # pyfuse3 stops reading requests when so many wait, and a close() that waits for the disk is one: 99, its default, would
@@ -51,14 +50,14 @@ async def serve(
         raise LedgerError(f"cannot mount at {mountpoint}: {error}", hint=hint) from None
     try:
         ready()
-        await _serve(operations.kernel)
+        await _serve(operations)
     finally:
         pyfuse3.close(unmount=True)
         ledger.on_change.remove(operations.kernel.committed)
         operations.receipts.close()
 
 
-async def _serve(kernel: Kernel) -> None:
+async def _serve(operations: LedgerOperations) -> None:
     shield = trio.CancelScope(shield=True)
     ended = trio.Event()
 
@@ -73,7 +72,8 @@ async def _serve(kernel: Kernel) -> None:
             await ended.wait()
         except trio.Cancelled:
             shield.deadline = trio.current_time() + STOP_SECONDS
-            kernel.stop()
+            operations.kernel.stop()
+            operations.branches.stop()
             pyfuse3.terminate()
             raise
 

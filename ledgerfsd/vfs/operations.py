@@ -31,7 +31,7 @@ from ledgerfsd.service.query import Query
 from ledgerfsd.service.receipts import Receipts
 from ledgerfsd.service.status import Status
 from ledgerfsd.vfs import entries, handles, nodes
-from ledgerfsd.vfs.branch import Branch, Branches, Handle, Keep
+from ledgerfsd.vfs.branch import READY, Branch, Branches, Handle, Keep
 from ledgerfsd.vfs.contents import Contents
 from ledgerfsd.vfs.handles import Handles, OpenDirectory, OpenText
 from ledgerfsd.vfs.inbox import AREAS, Door
@@ -243,6 +243,16 @@ class LedgerOperations(pyfuse3.Operations):
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         """WRITE. The verdict on what it completes is its result."""
         return await self._writer(fh).write(off, buf)
+
+    @answer
+    async def poll(
+        self, inode: InodeT, fh: FileHandleT, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext
+    ) -> int:
+        """POLL. Only a branch's file may not be ready."""
+        handle = self.handles.get(fh) if fh >= handles.FIRST else None
+        if isinstance(handle, Handle):
+            return handle.poll(poll_handle.notify if poll_handle is not None else None)
+        return READY
 
     @answer
     async def flush(self, fh: FileHandleT) -> None:

@@ -15,7 +15,7 @@ from ledgerfsd import __version__
 from tests.conftest import REPOSITORY
 
 LEFT_BEHIND = shutil.ignore_patterns(
-    ".git", ".venv", "build", "dist", "*.egg-info", "*.so", "*.o", "_core.c", "lfs_codes.h", "lfs_currencies.h",
+    ".git", ".venv", "build", "dist", "*.egg-info", "*.so", "*.o", "_core.c", "_requests.c", "lfs_codes.h", "lfs_currencies.h",
     "__pycache__", ".*_cache", ".hypothesis", "ledgerfs", "demo-store", "tests", "bench",
 )  # fmt: skip
 
@@ -49,7 +49,7 @@ def test_one_wheel_for_every_python_from_311(wheel: Path) -> None:
 @pytest.mark.slow
 def test_wheel_holds_core_and_tables_and_no_sources(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert "ledgerfsd/core/_core.abi3.so" in names
+    assert {"ledgerfsd/core/_core.abi3.so", "ledgerfsd/vfs/_requests.abi3.so"} <= set(names)
     for path in [*(REPOSITORY / "ledgerfsd" / "data").iterdir(), REPOSITORY / "ledgerfsd" / "py.typed"]:
         assert str(path.relative_to(REPOSITORY)) in names
     for path in (REPOSITORY / "ledgerfsd").rglob("*.py"):

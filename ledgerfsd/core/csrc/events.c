@@ -46,7 +46,9 @@ static const uint8_t *time_of(const uint8_t *bytes, uint32_t len) {
 }
 
 int64_t lfs_read_first_at(lfs_engine *e, const char *time) {
-    uint64_t low = 0, high = atomic_load_explicit(&e->entries, memory_order_acquire);
+    lfs_counts counts;
+    lfs_read_counts(e, &counts);
+    uint64_t low = 0, high = counts.entries;
     while (low < high) {
         uint64_t middle = (low + high) / 2;
         uint32_t len;
@@ -118,26 +120,26 @@ static int render_head(lfs_engine *e, uint64_t index, const uint8_t *bytes, uint
     return 0;
 }
 
-int64_t lfs_read_events(lfs_engine *e, uint64_t first, uint64_t end, uint64_t skip, const char *origin, size_t origin_len, uint8_t *out,
-                        size_t cap, uint64_t *next) {
+int64_t lfs_read_events(lfs_engine *e, uint64_t first, uint64_t end, uint64_t skip, int whole, const char *origin, size_t origin_len,
+                        uint8_t *out, size_t cap) {
     char head[HEAD_BYTES + 256];
     size_t used = 0, head_len = HEAD_BYTES + origin_len;
-    uint64_t entries = atomic_load_explicit(&e->entries, memory_order_acquire);
+    lfs_counts counts;
+    lfs_read_counts(e, &counts);
     if (origin_len > 255) return -1;
-    for (*next = first; *next < end && *next < entries && used < cap; skip = 0) {
+    for (uint64_t index = first; index < end && index < counts.entries && used < cap; index++, skip = 0) {
         uint32_t len;
-        const uint8_t *bytes = lfs_entry_at(e, *next, &len);
-        if (render_head(e, *next, bytes, len, origin, origin_len, head)) return -1;
+        const uint8_t *bytes = lfs_entry_at(e, index, &len);
+        if (whole && used && head_len + len + TAIL_BYTES >= cap - used) break;
+        if (render_head(e, index, bytes, len, origin, origin_len, head)) return -1;
         const struct { const void *bytes; size_t len; } parts[] = {{head, head_len}, {bytes, len}, {"}\n", TAIL_BYTES}};
-        size_t left = skip;
         for (int i = 0; i < 3; i++) {
-            size_t from = left < parts[i].len ? left : parts[i].len, n = parts[i].len - from;
-            left -= from;
+            size_t from = skip < parts[i].len ? skip : parts[i].len, n = parts[i].len - from;
+            skip -= from;
             if (n > cap - used) n = cap - used;
             memcpy(out + used, (const uint8_t *)parts[i].bytes + from, n);
             used += n;
         }
-        if (used < cap || (cap && out[used - 1] == '\n')) (*next)++;
     }
     return (int64_t)used;
 }

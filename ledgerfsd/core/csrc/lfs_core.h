@@ -119,10 +119,10 @@ int64_t lfs_read_first_at(lfs_engine *e, const char *time);
 uint64_t lfs_event_width(uint64_t origin_len);
 /* The event that covers byte `offset` of the lines of first..end-1, and how many of its bytes stand before it; `end` behind the last. */
 uint64_t lfs_event_at(lfs_engine *e, uint64_t first, uint64_t end, uint64_t width, uint64_t offset, uint64_t *skip);
-/* Lines of first..end-1 without the first `skip` bytes, at most cap bytes. Returns how many; *next: the first event not given in whole. -1: an entry
- * that cannot be read. */
-int64_t lfs_read_events(lfs_engine *e, uint64_t first, uint64_t end, uint64_t skip, const char *origin, size_t origin_len, uint8_t *out,
-                        size_t cap, uint64_t *next);
+/* Lines of first..end-1 without the first `skip` bytes, at most cap bytes; if `whole`, less than cap, and behind the first line that was begun only
+ * lines that fit to their end. Returns how many bytes; -1: an entry that cannot be read. */
+int64_t lfs_read_events(lfs_engine *e, uint64_t first, uint64_t end, uint64_t skip, int whole, const char *origin, size_t origin_len,
+                        uint8_t *out, size_t cap);
 int lfs_watch(lfs_engine *e, uint64_t ordinal, int on);
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap);
 

@@ -28,7 +28,12 @@ def line(origin: str, index: int, entry: bytes, leaf: bytes) -> bytes:
     """The line of an entry."""
     read = json.loads(entry)
     about = subject(read)
-    members = {"specversion": "1.0", "id": f"{index}", "source": origin, "type": f"ledgerfs.{read['t'].replace('/', '.v')}"}
+    members = {
+        "specversion": "1.0",
+        "id": f"{index}",
+        "source": origin,
+        "type": f"ledgerfs.{read['t'].replace('/', '.v')}",
+    }
     if about is not None:
         members["subject"] = about
     members |= {"time": read["time"], "sequence": f"{index:020}", "leafhash": leaf.hex()}
