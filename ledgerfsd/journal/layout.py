@@ -76,6 +76,7 @@ class Layout:
         """The names given to past states."""
         return self.root / "snapshots.ndjson"
 
+    @property
     def consumers(self) -> Path:
         """How far consumers of events have read, one file each; made when there is one."""
         return self.root / "consumers"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import structlog
 import trio
 
 from ledgerfsd.clock import NS_PER_DAY, format_date
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ledgerfsd.service.ledger import Change, Ledger
+
+log = structlog.get_logger()
 
 # A READ of a stream gives less than this, so that one reader's turn is short, and less than it asked for, because the kernel
 # then returns to the program at once; a full READ it would follow by another, which waits.
@@ -42,6 +45,7 @@ class Feed:
         self._wake: dict[object, Callable[[], None]] = {}
         self._news = trio.Event()
         self.stopped = False
+        self._deaf = False
 
     def __len__(self) -> int:
         return len(self._wake)
@@ -66,6 +70,12 @@ class Feed:
             woken = len(self._wake)
             self._wake_all()
             await trio.sleep(2 * WAKE_SECONDS * woken if woken > 1 else 0)
+
+    def deaf(self) -> None:
+        """A reader cannot be interrupted (see ``vfs.requests``); said once."""
+        if not self._deaf:
+            self._deaf = True
+            log.warning("signals of readers are not seen: reads that wait give EINTR once a second")
 
     def stop(self) -> None:
         """The mount goes: nobody waits any more."""

@@ -66,6 +66,8 @@ class _Stream(Handle):
     async def read(self, offset: int, size: int) -> bytes:
         """Whole lines, when there are some; else it waits. EAGAIN, EINTR; ECONNABORTED when the mount goes."""
         request = requests.current()
+        if not request.number:
+            self._feed.deaf()
         while True:
             data = self._stream.read(offset, size)
             if data:

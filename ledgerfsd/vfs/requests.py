@@ -7,7 +7,7 @@ of C look at each request on its way from libfuse to pyfuse3 (``csrc/requests.c`
 They must have been loaded, for all the process to see, before pyfuse3 binds the name of the function that they stand in
 for; so ``ledgerfsd.vfs`` imports this module first of all. Should a later pyfuse3 go another way, nothing is seen here:
 then a READ that waits is answered with EINTR once a second, whereupon programs ask again, and signals are late by up to
-that second. Which of both it is stands in ``.ledgerfs/status.json`` (ADR 27).
+that second, and the log says so (ADR 27).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _lib: Any = _requests.lib
 class Request(NamedTuple):
     """The request that the running handler was just called for."""
 
-    number: int  # 0: not known
+    number: int  # 0: requests are not seen
     nonblocking: bool  # of a READ: the file is O_NONBLOCK now
 
 
@@ -56,12 +56,6 @@ def lfs_interrupted(request: int) -> None:
     wake = _waiting.get(request)
     if wake is not None:
         wake()
-
-
-def available() -> bool:
-    """Whether requests are seen. Known once the mount has had its first."""
-    _lib.lfs_request(_out)
-    return bool(_out[0])
 
 
 def current() -> Request:
