@@ -151,7 +151,7 @@ def amount(text: str, decimals: int) -> int:
     return minor
 
 
-# ---- Merkle trees (FORMAT 3: RFC 6962)
+# ---- Merkle trees (FORMAT 3: RFC 6962; inclusion 2.1.1, consistency 2.1.2)
 def digest(*parts: bytes) -> bytes:  # H: of a leaf with 0x00 before it, of a node with 0x01
     return hashlib.sha256(b"".join(parts)).digest()
 
@@ -166,7 +166,6 @@ def steps(index: int, size: int) -> Iterator[tuple[int, bool]]:
 
 
 def verify_inclusion(index: int, size: int, leaf: bytes, path: list[bytes], root: bytes) -> None:
-    """RFC 6962 2.1.1: `leaf` is at `index` of the tree of `size` leaves with this root."""
     check(0 <= index < size, f"RFC 6962: index {index} does not lie in a tree of {size} leaves")
     check(all(len(each) == 32 for each in [leaf, root, *path]), "RFC 6962: a hash does not have 32 bytes")
     way = list(steps(index, size))
@@ -182,8 +181,7 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pat
     check(all(len(each) == 32 for each in [old_root, new_root, *path]), "RFC 6962: a hash does not have 32 bytes")
     nodes = iter(path)
 
-    def roots(m: int, n: int, known: bool) -> tuple[bytes, bytes]:
-        """SUBPROOF(m, D[n], known): the roots of the first m and of all n leaves."""
+    def roots(m: int, n: int, known: bool) -> tuple[bytes, bytes]:  # SUBPROOF(m, D[n], known): of m, of all n leaves
         if m == n:
             return (old_root, old_root) if known else (next(nodes, b""),) * 2
         k = 1 << (n - 1).bit_length() - 1  # the largest power of two below n
@@ -374,8 +372,8 @@ class SumTree:  # the tree of one currency and class. Nodes are kept until an ac
 def stated_sums(value: Object) -> Sums:
     """Sums in a proof. As no account has a liability but max(0, credits - debits), some sums are impossible (FORMAT 12)."""
     debits, credits, liability = (natural(value[name], SUM_LIMIT) for name in SUMS.split())
-    reason = f"12: no accounts can have these sums: a liability is hidden or made up: {str(value)[:200]}"
-    check(max(0, credits - debits) <= liability <= credits, reason)
+    good = max(0, credits - debits) <= liability <= credits
+    check(good, f"12: no accounts can have these sums: a liability is hidden or made up: {str(value)[:200]}")
     return debits, credits, liability
 
 
