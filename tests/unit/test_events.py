@@ -211,6 +211,7 @@ def test_the_schema_of_entries_is_as_strict_as_the_format(past: Past) -> None:
     newest = {entry["t"]: entry for entry in (json.loads(line)["data"] for line in past.lines)}
     for entry in newest.values():
         optional = {"reference", "metadata", "owner", "tags", "effective", "expires", "state_root", "reverses"}
+        optional |= {"valid_to_size"}
         optional |= {"intent"} if entry["t"] == "void/1" else set()
         for name in entry:
             shorter = {each: value for each, value in entry.items() if each != name}
