@@ -13,7 +13,19 @@ from collections.abc import Sequence
 from typing import Final
 
 from ledgerfsd import __version__
-from ledgerfsd.cli import keys, mounting, output, past, proving, reading, stores, submitting, verifying
+from ledgerfsd.cli import (
+    events,
+    keys,
+    mounting,
+    output,
+    past,
+    proving,
+    publishing,
+    reading,
+    stores,
+    submitting,
+    verifying,
+)
 from ledgerfsd.errors import LedgerError
 
 EPILOG: Final = """\
@@ -42,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"ledgerfs {__version__}", help="print the version")
     made.add_argument("--json", action="store_true", help="print JSON instead of text (before or after the command)")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for group in (stores, mounting, submitting, reading, past, proving, verifying, keys):
+    for group in (stores, mounting, submitting, reading, past, proving, verifying, keys, events, publishing):
         group.register(commands)
     for command in commands.choices.values():
         command.formatter_class = argparse.RawDescriptionHelpFormatter
