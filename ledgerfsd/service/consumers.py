@@ -95,6 +95,13 @@ class Consumers:
     def trouble(self) -> str:
         """What is wrong, or nothing."""
         found = [f"consumer {name}: {why}" for name, why in sorted(self._failures.items())]
+        there = self._events.count
+        for name in self.names():
+            position = self._by_number[number_of(name)].position
+            if position > there:
+                found.append(
+                    f"consumer {name}: it is ahead of the log, at {position} of {there}; was an older backup restored?"
+                )
         return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
 
     def gauges(self) -> dict[str, tuple[str, float]]:

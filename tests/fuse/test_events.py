@@ -541,6 +541,11 @@ def test_consumers_survive_and_damage_is_seen(ledger: Mounted) -> None:
     assert write(consumers / "two/reset", "2\n") == 0
     assert (consumers / "two/position").read_text() == "2\n"
     assert (ledger / ".ledgerfs/health").read_text() == "ok\n"
+    ledger.daemon.stop()
+    path = ledger.daemon.store / "consumers/one"
+    path.write_text(path.read_text().replace('"position":3', '"position":9999'))
+    ledger.daemon.start()
+    assert "consumer one: it is ahead of the log" in (ledger / ".ledgerfs/health").read_text()
 
 
 def test_the_schemas_are_there(shared: Mounted) -> None:
