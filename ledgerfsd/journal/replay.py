@@ -235,7 +235,7 @@ class Replay:
         sums: dict[str, int] = {}
         for posting in entry.postings:
             account = self.accounts[posting.account]
-            amount = minor(posting.amount)
+            amount = _amount(account, posting)
             if posting.side == "debit":
                 account.debits += amount
                 account.held_debits -= held
@@ -252,11 +252,15 @@ class Replay:
     def _reserve(self, entry: Entry) -> None:
         """hold/1 or void/1."""
         if entry.t == "hold/1":
-            change = self._holds[entry.id] = minor(entry.postings[0].amount)
+            amount = self._holds[entry.id] = minor(entry.postings[0].amount)
+            change = amount
         else:
-            change = -self._holds.pop(entry.hold)
+            amount = self._holds.pop(entry.hold)
+            change = -amount
         for posting in entry.postings:
             account = self.accounts[posting.account]
+            if _amount(account, posting) != amount:
+                raise ValueError(f"its amount of {posting.amount} is not that of the hold")
             if posting.side == "debit":
                 account.held_debits += change
             else:
@@ -275,6 +279,12 @@ def _last_ns(text: str) -> int:
 def minor(amount: str) -> int:
     """Minor units of an amount, signed or not, that has exactly its currency's decimals."""
     return int(amount.replace(".", "", 1))
+
+
+def _amount(account: Balance, posting: Posting) -> int:
+    if len(posting.amount.partition(".")[2]) != account.decimals:
+        raise ValueError(f"{posting.amount} is no amount of {account.currency}")
+    return minor(posting.amount)
 
 
 def _agree(account: Balance, posting: Posting) -> None:

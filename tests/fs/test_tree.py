@@ -103,6 +103,11 @@ def test_packed_numbers_are_reversible(level: int, number: int, width: int, ordi
     assert nodes.kind_of(pair) is Kind.CONSISTENCY
     assert nodes.consistency_parts(nodes.number_of(pair)) == (old, new)
     assert nodes.snapshot_parts(nodes.number_of(nodes.snapshot(ordinal, index))) == (ordinal, index)
+    past = nodes.past_account(level, index, ordinal)
+    assert nodes.kind_of(past) is Kind.PAST_ACCOUNT
+    assert nodes.is_directory(past)
+    assert nodes.past_account_parts(nodes.number_of(past)) == (level, index, ordinal)
+    assert nodes.past_parts(nodes.number_of(nodes.past_directory(3, level, index))) == (3, level, index)
 
 
 def test_pairs_of_blocks_are_counted_up_to_the_first_handle() -> None:
