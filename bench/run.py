@@ -20,7 +20,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(REPOSITORY))
 
-from bench import against, exporting, measure, ndjson, proofs, reading, restart, single, socketing  # noqa: E402
+from bench import against, exporting, measure, ndjson, past, proofs, reading, restart, single, socketing  # noqa: E402
 from bench.measure import Report, machine  # noqa: E402
 
 RESULTS: Final = REPOSITORY / "bench" / "results"
@@ -133,6 +133,14 @@ def measure_socket(report: Report, directory: Path, options: Any) -> None:
     socketing.run(report, directory, seed=options.seed, intents=6_400 if options.quick else 64_000)
 
 
+def measure_past(report: Report, directory: Path, options: Any) -> None:
+    """Balances as they were, trial balances, diff and replay."""
+    count = 10_000 if options.quick else 1_000_000
+    past.run(
+        report, directory, seed=options.seed, transactions=options.transactions or max(count, 100_000), accounts=count
+    )
+
+
 MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "ndjson": measure_ndjson,
     "million-accounts": measure_million_accounts,
@@ -141,6 +149,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "restart": measure_restart,
     "accounts": measure_accounts,
     "proofs": measure_proofs,
+    "past": measure_past,
     "exports": measure_exports,
     "socket": measure_socket,
     "peers": measure_peers,
@@ -155,7 +164,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--only", choices=list(MEASUREMENTS), action="append", help="only this one (may be repeated)")
     made.add_argument("--repeats", type=int, help="runs of each measurement (default 3, quick 1)")
     made.add_argument(
-        "--transactions", type=int, help="of the restart and proofs measurements (default 10,000,000, quick 1,000,000)"
+        "--transactions",
+        type=int,
+        help="of the restart, proofs and past measurements (default 10,000,000, quick 1,000,000)",
     )
     made.add_argument("--seed", type=int, default=1, help="of the workload (default 1)")
     made.add_argument(

@@ -15,6 +15,7 @@ from ledgerfsd.cli.output import Progress, print_json, table
 from ledgerfsd.errors import DamageError, LedgerError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.journal import replay
+from ledgerfsd.journal.replay import minor
 from ledgerfsd.journal.stream import BrokenError, Stream
 from ledgerfsd.limits import BUNDLE_ENTRIES
 from ledgerfsd.merkle import tile
@@ -22,6 +23,11 @@ from ledgerfsd.money import format_signed
 
 if TYPE_CHECKING:
     from ledgerfsd.cli import Commands
+
+State = dict[str, Any]  # members of balance.json, and the status
+
+FILES_BYTES: Final = 1000  # of the two files that tell an account's state, about
+TABLE_SHARE: Final = 100  # reading the files of an account takes as long as so many rows of a trial balance
 
 POINTS: Final = """\
 A point is an RFC 3339 time (2026-11-22T10:00:00Z: everything booked at or before it), a day or a month (2026-11-22,
@@ -146,7 +152,8 @@ def run_diff(options: argparse.Namespace) -> int:
     sizes = [int(_point(mount / "snapshots", name)["size"]) for name in (options.old, options.new)]
     with Progress("diff", plain=options.progress) as progress:
         touched = _touched(mount, min(sizes), max(sizes), progress)
-        rows = [row for name in touched if (row := _changed(mount, sizes, name))]
+        states = [_states(mount, size, touched, progress) for size in sizes]
+    rows = [row for name in touched if (row := _changed(name, states[0].get(name, {}), states[1].get(name, {})))]
     if options.json:
         for row in rows:
             print_json(row)
@@ -171,14 +178,13 @@ def _touched(mount: Path, first: int, end: int, progress: Progress) -> list[str]
     return list(found)
 
 
-def _changed(mount: Path, sizes: list[int], name: str) -> dict[str, Any] | None:
-    """How an account changed from one size to the other, None when it is the same in both."""
-    old, new = (_state(mount, size, name) for size in sizes)
+def _changed(name: str, old: State, new: State) -> dict[str, Any] | None:
+    """How an account changed from one state to the other, None when it is the same in both."""
     both = {**old, **new}
     decimals = len(both["balance"].partition(".")[2])
 
     def change(member: str) -> str:
-        before, after = (replay.minor(state.get(member, "0")) for state in (old, new))
+        before, after = (minor(state.get(member, "0")) for state in (old, new))
         return format_signed(after - before, decimals)
 
     row = {
@@ -203,15 +209,43 @@ def _status(old: str | None, new: str | None) -> str | None:
     return f"{old} to {new}" if old and new else "opened" if new else "not open yet"
 
 
-def _state(mount: Path, size: int, name: str) -> dict[str, Any]:
-    """An account's balance and status at a size; empty when it was not open yet."""
-    place = mount / "snapshots" / f"size-{size}" / "accounts" / name
-    try:
-        balance: dict[str, Any] = json.loads((place / "balance.json").read_bytes())
-        account = json.loads((place / "account.json").read_bytes())
-    except FileNotFoundError:
-        return {}
-    return balance | {"status": account["status"]}
+def _states(mount: Path, size: int, names: list[str], progress: Progress) -> dict[str, State]:
+    """What these accounts had at a size; those that were not open yet are missing."""
+    directory = mount / "snapshots" / f"size-{size}"
+    accounts = int(json.loads((directory / "point.json").read_bytes())["accounts"])
+    if len(names) * TABLE_SHARE > accounts:
+        return _states_of_table(directory, frozenset(names), progress)
+    found = {}
+    for done, name in enumerate(names):
+        progress(done * FILES_BYTES, len(names) * FILES_BYTES)
+        place = directory / "accounts" / name
+        try:
+            found[name] = {
+                **json.loads((place / "balance.json").read_bytes()),
+                "status": json.loads((place / "account.json").read_bytes())["status"],
+            }
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _states_of_table(directory: Path, names: frozenset[str], progress: Progress) -> dict[str, State]:
+    """The same from the trial balance, which is quicker for many."""
+    found = {}
+    path = directory / "trial-balance.csv"
+    total, done = path.stat().st_size, 0
+    with path.open(newline="", encoding="utf-8") as lines:
+        for line in lines:
+            done += len(line)
+            progress(done, total)
+            # No field can hold a comma: names, classes, currencies and amounts have none.
+            kind, name, _, currency, debits, credits, over, under, held, normal, status = line.rstrip().split(",")
+            if kind == "account" and name in names:
+                amounts = (minor(over) - minor(under)) * (1 if normal == "debit" else -1)
+                balance = format_signed(amounts, len(over.partition(".")[2]))
+                found[name] = {"currency": currency, "balance": balance, "held": held, "status": status}
+                found[name] |= {"debits": debits, "credits": credits}
+    return found
 
 
 # -- replay

@@ -65,6 +65,10 @@ class Past:
         accounts = self._engine.counts().accounts
         return bisect_left(range(accounts), size, key=lambda ordinal: self._engine.account(ordinal).open_index)
 
+    def existed(self, ordinal: int, size: int) -> bool:
+        """Whether an account, which is open now, was among them."""
+        return self._engine.account(ordinal).open_index < size
+
     def newest(self, ordinal: int, sizes: list[int]) -> list[int]:
         """Index of an account's newest entry in each of these states; -1: it did not exist yet."""
         history = self._engine.history(ordinal)

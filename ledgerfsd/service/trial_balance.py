@@ -2,7 +2,8 @@
 
 Start at ``write``. RFC 4180, lines end in CR LF. A row of kind ``account`` for each account in order of opening, then
 ``class`` rows (a total for each currency and class) and ``currency`` rows. ``debits`` and ``credits`` are all that was ever
-booked on either side; ``debit_balance`` or ``credit_balance`` is by how much one exceeds the other.
+booked on either side; ``debit_balance`` or ``credit_balance`` is by how much one exceeds the other. The rows of accounts
+have what lowers the available balance (``held``), the normal side and the status too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ledgerfsd.service.spool import Spool
     from ledgerfsd.types import Account
 
-HEADER: Final = b"kind,account,class,currency,debits,credits,debit_balance,credit_balance\r\n"
+HEADER: Final = b"kind,account,class,currency,debits,credits,debit_balance,credit_balance,held,normal,status\r\n"
 ROWS_AT_ONCE: Final = 5000
 
 
@@ -53,12 +54,18 @@ def write(accounts: Iterable[Account], spool: Spool) -> None:
         totals[key].add(account.debits, account.credits)
         one = Totals()
         one.add(account.debits, account.credits)
-        rows.append(f"account,{account.name},{key[1]},{key[0]},{_amounts(one, account.decimals)}")
+        held = account.held_credits if account.normal == "debit" else account.held_debits
+        rows.append(
+            f"account,{account.name},{key[1]},{key[0]},{_amounts(one, account.decimals)},"
+            f"{format_amount(held, account.decimals)},{account.normal},{account.status}\r\n"
+        )
         if len(rows) == ROWS_AT_ONCE:
             spool.put("".join(rows).encode())
             rows.clear()
-    rows += [f"class,,{name},{unit},{_amounts(totals[unit, name], decimals[unit])}" for unit, name in sorted(totals)]
-    rows += [f"currency,,,{unit},{_amounts(_sum(totals, unit), decimals[unit])}" for unit in sorted(decimals)]
+    rows += [
+        f"class,,{name},{unit},{_amounts(totals[unit, name], decimals[unit])},,,\r\n" for unit, name in sorted(totals)
+    ]
+    rows += [f"currency,,,{unit},{_amounts(_sum(totals, unit), decimals[unit])},,,\r\n" for unit in sorted(decimals)]
     spool.put("".join(rows).encode())
     spool.finish()
 
@@ -75,4 +82,4 @@ def _sum(totals: dict[tuple[str, str], Totals], currency: str) -> Totals:
 
 def _amounts(totals: Totals, decimals: int) -> str:
     columns = (totals.debits, totals.credits, totals.debit_balance, totals.credit_balance)
-    return ",".join(format_amount(amount, decimals) for amount in columns) + "\r\n"
+    return ",".join(format_amount(amount, decimals) for amount in columns)

@@ -99,8 +99,10 @@ class PastBranch(Branch):
             return dict(self._in_state(label, key)).get(name, 0), True
         if part == ACCOUNTS:
             ordinal = self._engine.ordinal(name)
-            existed = 0 <= ordinal < self._accounts(label, key)
-            return nodes.past_account(label, key, ordinal) if existed else 0, True
+            found = ordinal >= 0 and (
+                label == Label.EFFECTIVE or self._past.existed(ordinal, self._points.size_of(label, key))
+            )
+            return nodes.past_account(label, key, ordinal) if found else 0, True
         text = name.decode("ascii", "replace")
         if part == BY_DATE:
             return nodes.past_directory(STATE, Label.EFFECTIVE, _number(text)) if is_date(text) else 0, True

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from ledgerfsd.clock import NS_PER_DAY, format_date, format_time
+from ledgerfsd.cli import main, past
 from ledgerfsd.core.hashing import leaf_hashes
 from ledgerfsd.merkle import tlog_proof
 from ledgerfsd.merkle.proof import verify_inclusion
@@ -343,7 +344,7 @@ def test_programs_walk_through_the_past(world: World) -> None:
     assert len(expected) == len((work / "grepped").read_text().splitlines()) == 3
 
 
-def test_diff(world: World) -> None:
+def test_diff(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Both directions; only what changed; sums are those of the trial balances. SEMANTICS 12.1"""
     rows = [
         json.loads(line)
@@ -372,6 +373,9 @@ def test_diff(world: World) -> None:
     assert [(row["account"], row["after"], row["before"]) for row in back] == [
         (row["account"], row["before"], row["after"]) for row in rows
     ]
+    monkeypatch.setattr(past, "TABLE_SHARE", 0)  # account by account, as among many accounts
+    assert main.main(["diff", "2026-02-10", "2026-03-05", "--json", "--mount", str(world.mounted.path)]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == rows
     assert ledgerfs(world.mounted, "diff", "tx-1", "tx-1", "--json").stdout == ""
     assert "float" in ledgerfs(world.mounted, "diff", "block-1", "tx-60").stdout
     assert "no point 'soon'" in ledgerfs(world.mounted, "diff", "tx-1", "soon", code=1).stderr
