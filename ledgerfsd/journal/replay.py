@@ -21,7 +21,7 @@ from ledgerfsd.money import ISO, format_signed
 PROGRESS_ENTRIES: Final = 4096
 SEAL_PREFIX: Final = b'{"count":'  # of all kinds of entry only a seal begins so
 
-_NUMBERED: Final = re.compile(r"(block|size|tx)-([1-9][0-9]{0,18})")
+_NUMBERED: Final = re.compile(r"(block|size|tx|digest)-([1-9][0-9]{0,18})")
 
 
 class Posting(msgspec.Struct):
@@ -75,9 +75,9 @@ class Until(NamedTuple):
 
     @staticmethod
     def parse(text: str) -> Until | None:
-        """``block-N``, ``size-N``, ``tx-N``, an RFC 3339 time, a day or a month (to its end, UTC). None for anything else."""
+        """``block-N``, ``size-N`` (as ``digest-N``), ``tx-N``, an RFC 3339 time, a day or a month (to its end, UTC). None for anything else."""
         if match := _NUMBERED.fullmatch(text):
-            return Until(match[1], int(match[2]))
+            return Until("size" if match[1] == "digest" else match[1], int(match[2]))
         try:
             return Until("time", time=format_time(_last_ns(text)))
         except ValueError:

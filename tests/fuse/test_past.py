@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ledgerfsd.clock import NS_PER_DAY, format_date, format_time
 from ledgerfsd.cli import main, past
+from ledgerfsd.clock import NS_PER_DAY, format_date, format_time
 from ledgerfsd.core.hashing import leaf_hashes
 from ledgerfsd.merkle import tlog_proof
 from ledgerfsd.merkle.proof import verify_inclusion
