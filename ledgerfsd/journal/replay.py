@@ -75,7 +75,7 @@ class Until(NamedTuple):
 
     @staticmethod
     def parse(text: str) -> Until | None:
-        """``block-N``, ``size-N`` (as ``digest-N``), ``tx-N``, an RFC 3339 time, a day or a month (to its end, UTC). None for anything else."""
+        """``block-N``, ``size-N`` (as ``digest-N``), ``tx-N``, an RFC 3339 time, a day or a month (to its end, UTC). None: not such."""
         if match := _NUMBERED.fullmatch(text):
             return Until("size" if match[1] == "digest" else match[1], int(match[2]))
         try:

@@ -1,8 +1,8 @@
 """What the name of a snapshot means: the first so many entries of the log.
 
 Start at ``Points.point``. A name is an RFC 3339 time, a day or month (its end, in UTC), ``block-N``, ``size-N``, ``tx-N``,
-``digest-N`` (that of size N), or one that somebody gave. Nothing is written for any but the last kind: times rise strictly from entry to entry, so
-a binary search finds them, and the days that have entries too.
+``digest-N`` (that of size N), or one that somebody gave. Nothing is written for any but the last kind: times rise
+strictly from entry to entry, so a binary search finds them, and the days that have entries too.
 """
 
 from __future__ import annotations
