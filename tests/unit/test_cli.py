@@ -44,7 +44,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 def test_all_commands_are_there() -> None:
     assert set(commands()) == {
         "init", "mount", "umount", "status", "submit", "balance", "history", "rebuild", "fsck",
-        "prove", "key", "verify", "snapshot", "diff", "replay",
+        "prove", "key", "verify", "snapshot", "diff", "replay", "events", "consumer", "publish",
     }  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_all_commands_are_there() -> None:
 def test_every_help_teaches_with_an_example_that_parses(run: Callable[..., Ran], name: str) -> None:
     code, text, _ = run(name, "--help")
     assert code == 0
-    examples = re.findall(rf"^  (?:echo .* \| )?(ledgerfs {name} .*?)(?:   .*)?$", text, re.MULTILINE)
+    examples = re.findall(rf"^  (?:echo .* \| )?(ledgerfs {name} .*?)(?:   .*| \| .*)?$", text, re.MULTILINE)
     assert examples, text
     for example in examples:
         cli.parser().parse_args(example.split()[1:])
