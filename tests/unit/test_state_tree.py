@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledgerfsd.core import hashing
 from ledgerfsd.core.engine import Engine, StateProof
 from ledgerfsd.core.hashing import mth, sha256
 from ledgerfsd.core.pure import state_tree
@@ -24,6 +25,7 @@ from tests.conftest import SEGMENT_BYTES
 
 CLASSES = ("customer_liability", "safeguarding_asset", "suspense")
 BURST = 2_000  # accounts: more than are hashed for each seal
+CROWD = 40_000  # accounts: more than are left to the thread that writes
 
 
 def account(ordinal: int, debits: int = 0, credits: int = 0, **more: Any) -> Account:
@@ -119,6 +121,16 @@ def seals(engine: Engine) -> list[dict[str, Any]]:
     return [json.loads(bytes(engine.entry(engine.block(height)))) for height in range(1, engine.counts().blocks + 1)]
 
 
+def assert_leads(engine: Engine, proof: StateProof | None) -> None:
+    """From the account to the seal's root; that this is the root of what was committed, others say."""
+    assert proof is not None
+    assert sha256(proof.trees).hex() == json.loads(bytes(engine.entry(engine.block(proof.block))))["state_root"]
+    nodes = [Node(node.hash, Sums(*node.sums)) for node in proof.path]
+    members = sum(n % 6 == proof.account.ordinal % 6 for n in range(engine.counts().accounts))
+    root = state_tree.follow(state_tree.leaf(proof.account), proof.position, members, nodes)
+    assert root.hash in proof.trees
+
+
 def assert_holds(engine: Engine, proof: StateProof | None) -> None:
     """By the twin alone."""
     assert proof is not None
@@ -174,6 +186,59 @@ def test_within_a_second_the_state_is_sealed_anyway(engine: Engine) -> None:
             engine.completions()
     assert engine.counts().blocks == blocks + 1, "once"
     assert "state_root" in seals(engine)[-1]
+
+
+def test_a_crowd_is_hashed_beside_the_commits(engine: Engine, store: Path) -> None:
+    """By the tree's own thread, while more is committed, and proofs are asked for; every root in every seal is right."""
+    submit(engine, opening(CROWD))
+    assert_leads(engine, prove(engine, CROWD - 1))
+    assert engine.tree_ns > 0
+    asked: set[int] = set()
+    for step in range(7, 47):
+        pay = [{"debit": f"a{n}", "credit": f"a{(n + 6 * step) % CROWD}", "amount": "1"} for n in range(1, CROWD, 24)]
+        data = b"".join(json.dumps(intent).encode() + b"\n" for intent in pay)
+        engine.submit(data, source=b"p%d" % step, first_line=1, mode=Mode.EACH)
+        if step % 10 == 0:
+            asked.add(engine.prove(step))
+    engine.drain()
+    while asked:
+        select.select([engine.wakeup_fd], [], [], 10)
+        engine.completions()
+        for number, proof in engine.proofs():
+            assert_leads(engine, proof)
+            asked.remove(number)
+    engine.close()
+    assert len([seal for seal in seals(engine) if "state_root" in seal]) > 1
+    scratch = store.parent / "scratch"
+    for directory in ("hashes", "runs"):
+        (scratch / directory).mkdir(parents=True)
+    found = Engine(scratch, verify=store)
+    assert found.counts() == engine.counts()
+
+
+def test_every_implementation_of_sha256_gives_the_same_tree(tmp_path: Path) -> None:
+    best = hashing.backend()
+    roots = set()
+    try:
+        for name in filter(hashing.select, hashing.backends()):
+            place = tmp_path / name
+            for directory in ("journal", "hashes", "runs"):
+                (place / directory).mkdir(parents=True)
+            Engine.create(place, "ledger.example/x", now_ns=1)
+            engine = Engine(place, segment_bytes=SEGMENT_BYTES)
+            engine.start()
+            data = b"".join(json.dumps(intent).encode() + b"\n" for intent in opening(300))
+            engine.submit(data, source=b"f", first_line=1, mode=Mode.EACH, now_ns=5)
+            engine.drain()
+            engine.completions()
+            proof = prove(engine, 77)
+            assert_holds(engine, proof)
+            assert proof is not None
+            roots.add(sha256(proof.trees))
+            engine.close()
+    finally:
+        assert hashing.select(best)
+    assert len(roots) == 1
 
 
 def test_a_restart_goes_on_with_the_same_tree(engine: Engine, store: Path) -> None:

@@ -80,6 +80,7 @@ uint8_t *lfs_arena_take(lfs_arena *arena, size_t bytes); /* zeroed by nobody */
 void lfs_arena_reset(lfs_arena *arena);
 void lfs_arena_free(lfs_arena *arena);
 void *lfs_grow(void *p, size_t bytes); /* realloc that ends the process when memory is exhausted: nothing is half done */
+void *lfs_grow_big(void *p, size_t bytes); /* the same, with huge pages where they pay: for what is looked at here and there */
 #define LFS_ARENA_BYTES (1u << 20)
 /* What one intent can need at most: two canonical forms and its postings. */
 #define LFS_ARENA_INTENT_MAX (2 * LFS_INTENT_BYTES_MAX + LFS_POSTINGS_MAX * sizeof(lfs_posting) + 4096)

@@ -147,6 +147,18 @@ static void hash_one(int prefix, const uint8_t *data, size_t len, uint8_t out[32
 
 void lfs_sha256(const uint8_t *data, size_t len, uint8_t out[32]) { hash_one(LFS_NO_PREFIX, data, len, out); }
 
+void lfs_sha256_padded(const uint8_t *const *messages, size_t blocks, size_t n, uint8_t *out32n) {
+    size_t wide = in_use->lanes ? in_use->lanes->lanes : 0, many = wide ? n / wide * wide : 0;
+    if (wide && n - many > wide / 2) many = n; /* half-empty lanes are no faster than one message after another */
+    if (many) lfs_sha256_many_padded(in_use->lanes, messages, blocks, many, out32n);
+    for (size_t i = many; i < n; i++) {
+        uint32_t state[8];
+        memcpy(state, LFS_SHA256_START, sizeof state);
+        in_use->one(state, messages[i], blocks);
+        lfs_digest_write(state, out32n + 32 * i);
+    }
+}
+
 void lfs_leaf_hashes(const uint8_t *const *entries, const uint32_t *lens, size_t n, uint8_t *out32n) {
     if (in_use->lanes) {
         lfs_strings in = {entries, lens, NULL, 0};

@@ -44,4 +44,6 @@ extern const lfs_lanes LFS_AVX2_X8, LFS_AVX2_X16, LFS_AVX512_X16;
 /* Hash n strings in parallel lanes. Every string is read or copied before the digest of a later one is written, so `out` may
  * overlay neighbours of at least 32 bytes that fit into head and tail. `one` finishes what is too little for the lanes. */
 void lfs_sha256_many(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefix, const lfs_strings *in, size_t n, uint8_t *out);
+/* The same of n messages that are padded already. */
+void lfs_sha256_many_padded(const lfs_lanes *lanes, const uint8_t *const *messages, size_t blocks, size_t n, uint8_t *out);
 #endif

@@ -129,3 +129,21 @@ void lfs_sha256_many(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefix,
         if (s.string[lane] != IDLE) finish_alone(&s, lane, one);
     }
 }
+
+void lfs_sha256_many_padded(const lfs_lanes *lanes, const uint8_t *const *messages, size_t blocks, size_t n, uint8_t *out) {
+    _Alignas(64) uint32_t state[8 * LFS_LANES_MAX];
+    const uint8_t *data[LFS_LANES_MAX];
+    unsigned wide = lanes->lanes;
+    for (size_t first = 0; first < n; first += wide) {
+        for (unsigned lane = 0; lane < wide; lane++) { /* an idle lane reads what another reads */
+            data[lane] = messages[first + lane < n ? first + lane : first];
+            for (unsigned word = 0; word < 8; word++) state[word * wide + lane] = LFS_SHA256_START[word];
+        }
+        lanes->blocks(state, data, blocks);
+        for (unsigned lane = 0; lane < wide && first + lane < n; lane++) {
+            uint32_t one[8];
+            for (unsigned word = 0; word < 8; word++) one[word] = state[word * wide + lane];
+            lfs_digest_write(one, out + 32 * (first + lane));
+        }
+    }
+}

@@ -108,12 +108,14 @@ static int withdraw(lfs_engine *e, const lfs_group *g) {
     return failed;
 }
 
-static void publish(lfs_engine *e, const lfs_group *g, uint32_t n) {
+static void publish(lfs_engine *e, const lfs_group *g, uint32_t n, int carried) {
     pthread_mutex_lock(&e->publish);
+    if (carried) lfs_ordinals_clear(&e->pending);
     for (uint32_t i = 0; i < g->n_updates; i++) {
         uint32_t ordinal = g->updates[i].ordinal;
         e->published[ordinal] = g->updates[i].state;
         e->dirty[ordinal >> 12] |= 1ull << (ordinal >> 6 & 63);
+        if (!carried) lfs_ordinals_add(&e->pending, ordinal);
         if (e->watched[ordinal] != 1) continue;
         if (e->n_touched == e->touched_size) {
             e->touched_size = e->touched_size ? 2 * e->touched_size : 256;
@@ -156,7 +158,7 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
         return LFS_STORAGE_ERROR;
     }
     e->stream_end += g->used;
-    publish(e, g, n);
+    publish(e, g, n, carried);
     lfs_state_published(e, g, carried);
     return 0;
 }
