@@ -225,13 +225,13 @@ static void *write_loop(void *context) {
             }
         }
         const lfs_segment *last = &e->segments[e->n_segments - 1];
-        int half = e->stream_end - last->base > e->segment_bytes / 2;
+        int soon = e->stream_end - last->base > e->segment_bytes / 4;
         pthread_mutex_lock(&e->lock);
         complete(e, g);
         e->writing = NULL;
         lfs_proofs_answer(e);
         pthread_cond_broadcast(&e->to_apply);
-        if (half && !e->spare_ready && !e->zero_wanted && !e->failure_code) {
+        if (soon && !e->spare_ready && !e->zero_wanted && !e->failure_code) {
             e->zero_wanted = 1;
             pthread_cond_signal(&e->to_zero);
         }

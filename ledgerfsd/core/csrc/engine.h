@@ -17,6 +17,7 @@
 #define LFS_GROUP_BYTES (8u << 20)
 /* A segment is closed at the first bundle boundary after its target: 255 entries of the largest kind may follow. */
 #define LFS_SEGMENT_SLACK (32u << 20)
+#define LFS_BLOCK 4096 /* of the page cache, and at least what direct I/O wants */
 
 typedef struct {
     uint64_t first_index, base; /* stream offset of its first byte */

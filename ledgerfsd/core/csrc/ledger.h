@@ -197,6 +197,7 @@ void lfs_ledger_free(lfs_ledger *l);
 void lfs_ledger_reserve(lfs_ledger *l, uint32_t intents);
 /* Hints to the processor which memory the intent will need. */
 void lfs_prefetch_tables(lfs_ledger *l, lfs_intent *in);
+void lfs_prefetch_names(lfs_ledger *l, lfs_intent *in);
 void lfs_prefetch_accounts(lfs_ledger *l, lfs_intent *in);
 void lfs_apply(lfs_ledger *l, lfs_intent *in, uint64_t now_ns, int write_rejected, lfs_result *out);
 /* Write the rejection of an intent that lfs_apply(…, write_rejected = 0) refused with a state code. */

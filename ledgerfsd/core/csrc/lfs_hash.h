@@ -15,6 +15,8 @@ const char *lfs_hash_name(unsigned i);
 /* Choose an implementation by name for tests; returns 0, or -1 when this processor lacks it. Not thread-safe. */
 int lfs_hash_select(const char *name);
 void lfs_sha256(const uint8_t *data, size_t len, uint8_t out[32]);
+/* SHA-256 of n texts; texts[i] has lens[i] bytes. */
+void lfs_sha256_texts(const uint8_t *const *texts, const uint32_t *lens, size_t n, uint8_t *out32n);
 /* SHA-256 of n messages that are padded already, of so many blocks of 64 bytes each. */
 void lfs_sha256_padded(const uint8_t *const *messages, size_t blocks, size_t n, uint8_t *out32n);
 /* Leaf hash H(0x00 || entry) of n entries; entries[i] has lens[i] bytes. Multi-buffer where that is faster. */

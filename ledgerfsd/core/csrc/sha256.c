@@ -159,13 +159,21 @@ void lfs_sha256_padded(const uint8_t *const *messages, size_t blocks, size_t n, 
     }
 }
 
-void lfs_leaf_hashes(const uint8_t *const *entries, const uint32_t *lens, size_t n, uint8_t *out32n) {
-    if (in_use->lanes) {
-        lfs_strings in = {entries, lens, NULL, 0};
-        lfs_sha256_many(in_use->lanes, in_use->one, 0, &in, n, out32n);
+static void hash_texts(int prefix, const uint8_t *const *texts, const uint32_t *lens, size_t n, uint8_t *out32n) {
+    if (in_use->lanes && n > 1) {
+        lfs_strings in = {texts, lens, NULL, 0};
+        lfs_sha256_many(in_use->lanes, in_use->one, prefix, &in, n, out32n);
         return;
     }
-    for (size_t i = 0; i < n; i++) hash_one(0, entries[i], lens[i], out32n + 32 * i);
+    for (size_t i = 0; i < n; i++) hash_one(prefix, texts[i], lens[i], out32n + 32 * i);
+}
+
+void lfs_sha256_texts(const uint8_t *const *texts, const uint32_t *lens, size_t n, uint8_t *out32n) {
+    hash_texts(LFS_NO_PREFIX, texts, lens, n, out32n);
+}
+
+void lfs_leaf_hashes(const uint8_t *const *entries, const uint32_t *lens, size_t n, uint8_t *out32n) {
+    hash_texts(0, entries, lens, n, out32n);
 }
 
 void lfs_node_hash(const uint8_t left[32], const uint8_t right[32], uint8_t out[32]) {

@@ -68,13 +68,23 @@ static uint32_t segment_cut(lfs_engine *e, const lfs_group *g, uint32_t from, ui
     return n;
 }
 
+/* Zeros behind the group, up to the end of the block in the file, where zeros stand: so the kernel need not read the block before it is written to in part.
+ * There is room: rendering an entry leaves more. */
+static uint64_t pad_block(const lfs_engine *e, lfs_group *g) {
+    const lfs_segment *s = &e->segments[e->n_segments - 1];
+    uint64_t pad = -(e->stream_end + g->used - s->base) % LFS_BLOCK;
+    if (g->used + pad > g->size) return 0;
+    memset(g->bytes + g->used, 0, pad);
+    return pad;
+}
+
 /* Write the group's bytes and sync them. -1 with errno: nothing of it counts, as its seal is not durable or will be withdrawn. */
 static int write_out(lfs_engine *e, lfs_group *g, uint32_t n, int *begun) {
     for (uint32_t from = 0; from < n;) {
         uint32_t to = segment_cut(e, g, from, n);
         if (to > from) {
             const lfs_segment *s = &e->segments[e->n_segments - 1];
-            uint64_t begin = g->start[from], end = to < n ? g->start[to] : g->used;
+            uint64_t begin = g->start[from], end = to < n ? g->start[to] : g->used + pad_block(e, g);
             *begun = 1;
             if (lfs_write_all(s->fd, g->bytes + begin, end - begin, e->stream_end + begin - s->base) || fdatasync(s->fd)) return -1;
             /* If we stop here: without its seal the batch does not count; with it, it is durable. */
