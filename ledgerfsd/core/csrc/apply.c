@@ -551,7 +551,6 @@ void lfs_prefetch_accounts(lfs_ledger *l, lfs_intent *in) {
         lfs_posting *posting = &in->postings[i];
         posting->ordinal = lfs_name_find(l, posting->name_hash, posting->account.p, posting->account.len);
         if (posting->ordinal == LFS_NONE) continue;
-        __builtin_prefetch(&l->state[posting->ordinal], 1);
-        __builtin_prefetch((uint8_t *)&l->state[posting->ordinal] + 64, 1);
+        lfs_prefetch_state(&l->state[posting->ordinal]);
     }
 }

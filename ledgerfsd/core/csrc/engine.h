@@ -45,6 +45,8 @@ typedef struct { /* one sealed batch on its way into the projections */
     const uint8_t *leaves;
     const uint64_t *txs;
     uint32_t n_txs;
+    const uint8_t *tiles; /* the hashes of level 1 that it completes, if they are known */
+    uint64_t n_tiles;
 } lfs_batch;
 
 struct lfs_ticket {
@@ -79,7 +81,8 @@ struct lfs_engine {
     uint8_t prev_seal[32];
     uint64_t stream_end;
     uint64_t *offset_room;
-    uint8_t *leaf_room, *mth_room;
+    uint8_t *leaf_room, *mth_room, *tile_room;
+    uint64_t n_tiles; /* in tile_room: what the batch in hand completes */
     const uint8_t **pointer_room;
     uint32_t *length_room;
     uint32_t room;

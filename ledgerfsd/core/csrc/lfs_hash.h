@@ -38,6 +38,8 @@ typedef struct {
 void lfs_frontier_init(lfs_frontier *f);
 /* Append n leaf hashes. */
 void lfs_frontier_append(lfs_frontier *f, const uint8_t *leaves32n, size_t n);
+/* The same; `tiles` gets the hash of each subtree of 256 leaves that they complete. Returns how many. */
+size_t lfs_frontier_append_tiles(lfs_frontier *f, const uint8_t *leaves32n, size_t n, uint8_t *tiles);
 /* Append one perfect subtree of 2^height leaves; returns 0, or -1 when size is not a multiple of 2^height
  * (or height is above 63). */
 int lfs_frontier_append_subtree(lfs_frontier *f, unsigned height, const uint8_t hash[32]);

@@ -354,7 +354,7 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
         return -1;
     }
     if (policies) memcpy(l->policy_leaf, policy, 32);
-    lfs_batch batch = {first, n, e->offset_room, tags, e->leaf_room, txs, (uint32_t)(l->next_tx - tx_before)};
+    lfs_batch batch = {first, n, e->offset_room, tags, e->leaf_room, txs, (uint32_t)(l->next_tx - tx_before), NULL, 0};
     int failed = lfs_project(e, &batch);
     free(txs);
     if (failed) {

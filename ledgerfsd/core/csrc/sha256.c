@@ -161,7 +161,7 @@ void lfs_sha256_padded(const uint8_t *const *messages, size_t blocks, size_t n, 
 
 static void hash_texts(int prefix, const uint8_t *const *texts, const uint32_t *lens, size_t n, uint8_t *out32n) {
     if (in_use->lanes && n > 1) {
-        lfs_strings in = {texts, lens, NULL, 0};
+        lfs_strings in = {texts, lens};
         lfs_sha256_many(in_use->lanes, in_use->one, prefix, &in, n, out32n);
         return;
     }
@@ -183,11 +183,22 @@ void lfs_node_hash(const uint8_t left[32], const uint8_t right[32], uint8_t out[
     hash_one(1, pair, 64, out);
 }
 
+#define NODES_TOGETHER 64
 void lfs_node_hashes(const uint8_t *pairs64n, size_t n, uint8_t *out32n) {
-    if (in_use->lanes) {
-        lfs_strings in = {NULL, NULL, pairs64n, 64};
-        lfs_sha256_many(in_use->lanes, in_use->one, 1, &in, n, out32n);
-        return;
+    uint8_t rows[NODES_TOGETHER][128];
+    const uint8_t *messages[NODES_TOGETHER];
+    size_t most = n < NODES_TOGETHER ? n : NODES_TOGETHER;
+    for (size_t i = 0; i < most; i++) { /* 65 bytes are two blocks: padded once, filled again and again */
+        memset(rows[i], 0, 128);
+        rows[i][0] = 1;
+        rows[i][65] = 0x80;
+        rows[i][126] = 65 * 8 >> 8;
+        rows[i][127] = 65 * 8 & 255;
+        messages[i] = rows[i];
     }
-    for (size_t i = 0; i < n; i++) hash_one(1, pairs64n + 64 * i, 64, out32n + 32 * i);
+    for (size_t first = 0; first < n; first += NODES_TOGETHER) { /* read before a digest is written over them */
+        size_t together = n - first < NODES_TOGETHER ? n - first : NODES_TOGETHER;
+        for (size_t i = 0; i < together; i++) memcpy(rows[i] + 1, pairs64n + 64 * (first + i), 64);
+        lfs_sha256_padded(messages, 2, together, out32n + 32 * first);
+    }
 }

@@ -236,11 +236,10 @@ void lfs_state_tree_make_leaves(lfs_state_tree *t) {
     for (uint32_t i = 0; i < n; i++) {
         lfs_place place = t->places[t->staged[i].ordinal];
         uint8_t *node = node_at(&t->trees[place.tree], 0, place.position)->bytes;
-        const uint8_t *info = (const uint8_t *)t->staged[i].info, *state = (const uint8_t *)t->staged[i].state;
+        const uint8_t *info = (const uint8_t *)t->staged[i].info;
         __builtin_prefetch(info);
         __builtin_prefetch(info + 64);
-        __builtin_prefetch(state);
-        __builtin_prefetch(state + 64);
+        lfs_prefetch_state(t->staged[i].state);
         __builtin_prefetch(node, 1);
         __builtin_prefetch(node + 64, 1);
     }

@@ -201,6 +201,7 @@ void lfs_rooms(lfs_engine *e, uint32_t entries) {
     e->offset_room = lfs_grow(e->offset_room, e->room * sizeof *e->offset_room);
     e->leaf_room = lfs_grow(e->leaf_room, e->room * 32ull);
     e->mth_room = lfs_grow(e->mth_room, e->room * 32ull);
+    e->tile_room = lfs_grow(e->tile_room, (e->room / 256 + 2) * 32ull);
     e->pointer_room = lfs_grow(e->pointer_room, e->room * sizeof *e->pointer_room);
     e->length_room = lfs_grow(e->length_room, e->room * sizeof *e->length_room);
 }
@@ -226,6 +227,7 @@ static int project_hashes(lfs_engine *e, const lfs_batch *batch) {
         lfs_dense *below = &e->hashes[level - 1], *here = &e->hashes[level];
         uint64_t full = below->size / (256 * 32);
         if (full && here->fd <= 0 && open_level(e, level)) return -1;
+        if (level == 1 && batch->n_tiles && lfs_dense_append(e, here, batch->tiles, batch->n_tiles * 32)) return -1;
         while (here->fd > 0 && here->size / 32 < full) {
             uint8_t scratch[128 * 32], root[32];
             lfs_mth(below->map + here->size * 256, 256, scratch, root);

@@ -41,7 +41,7 @@ static int seal(lfs_engine *e, lfs_group *g) {
     }
     lfs_leaf_hashes(e->pointer_room, e->length_room, n, e->leaf_room);
     lfs_mth(e->leaf_room, n, e->mth_room, tx_root);
-    lfs_frontier_append(&e->frontier, e->leaf_room, n);
+    e->n_tiles = lfs_frontier_append_tiles(&e->frontier, e->leaf_room, n, e->tile_room);
     lfs_frontier_root(&e->frontier, log_root);
 
     uint8_t *at = g->bytes + g->used, *leaf = e->leaf_room + 32ull * n;
@@ -51,7 +51,7 @@ static int seal(lfs_engine *e, lfs_group *g) {
     at[0] = (uint8_t)(len >> 8);
     at[1] = (uint8_t)len;
     lfs_leaf_hashes(&entry, &len, 1, leaf);
-    lfs_frontier_append(&e->frontier, leaf, 1);
+    e->n_tiles += lfs_frontier_append_tiles(&e->frontier, leaf, 1, e->tile_room + 32 * e->n_tiles);
     memcpy(e->prev_seal, leaf, 32);
     g->start[n] = (uint32_t)g->used;
     g->tag[n] = 0;
@@ -118,11 +118,13 @@ static int withdraw(lfs_engine *e, const lfs_group *g) {
     return failed;
 }
 
+#define UPDATES_AHEAD 8
 static void publish(lfs_engine *e, const lfs_group *g, uint32_t n, int carried) {
     pthread_mutex_lock(&e->publish);
     if (carried) lfs_ordinals_clear(&e->pending);
     for (uint32_t i = 0; i < g->n_updates; i++) {
         uint32_t ordinal = g->updates[i].ordinal;
+        if (i + UPDATES_AHEAD < g->n_updates) lfs_prefetch_state(&e->published[g->updates[i + UPDATES_AHEAD].ordinal]);
         e->published[ordinal] = g->updates[i].state;
         e->dirty[ordinal >> 12] |= 1ull << (ordinal >> 6 & 63);
         if (!carried) lfs_ordinals_add(&e->pending, ordinal);
@@ -160,7 +162,7 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
     }
     /* Durable. If we stop here: the next start finds the batch and projects it. */
     for (uint32_t i = 0; i < n; i++) e->offset_room[i] = e->stream_end + g->start[i];
-    lfs_batch batch = {g->first_index, n, e->offset_room, g->tag, e->leaf_room, g->txs, g->n_txs};
+    lfs_batch batch = {g->first_index, n, e->offset_room, g->tag, e->leaf_room, g->txs, g->n_txs, e->tile_room, e->n_tiles};
     if (lfs_project(e, &batch)) {
         snprintf(why, 256, "runs/ or hashes/ cannot be written: %s", strerror(errno));
         withdraw(e, g); /* it cannot be read, so it is refused: then it must not come back either */
