@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import select
 from collections.abc import Iterator
 from pathlib import Path
@@ -271,6 +272,53 @@ def test_a_state_that_the_newest_seal_denies_is_not_gone_on_with(engine: Engine,
     again.close()
     (finding,) = [finding for finding in Check(Layout(store)).run() if finding.severity == "damage"]
     assert "state_root" in finding.what
+
+
+def test_a_read_only_ledger_proves_its_newest_sealed_state(engine: Engine) -> None:
+    """Though more was committed since, without a root, of every kind; and though a batch failed. SEMANTICS 2.15"""
+    pair = {"debit": "a0", "credit": "a2"}
+    submit(engine, opening(13))
+    submit(engine, [{"type": "hold", "id": name, **pair, "amount": "1.00"} for name in ("h1", "h2", "h3")])
+    submit(
+        engine,
+        [
+            {**pair, "amount": "7.00"},
+            {"type": "post", "hold": "h3", "amount": "0.40"},
+            {"type": "freeze", "account": "a4"},
+        ],
+    )
+    first = 13
+    while "state_root" in seals(engine)[-1]:  # once a second any seal carries it
+        later: list[dict[str, Any]] = [
+            {**pair, "amount": "5.00"}, {"type": "post", "hold": "h1", "amount": "0.50"}, {"type": "void", "hold": "h2"},
+            {"type": "hold", "debit": "a2", "credit": "a0", "amount": "3.00"}, {"type": "unfreeze", "account": "a4"},
+            {"type": "freeze", "account": "a6"}, {"debit": "a6", "credit": "a8", "amount": "1.00"},
+            {"debit": "a8", "credit": "a10", "amount": "2.00"},
+        ]  # fmt: skip
+        engine.submit(
+            b"".join(json.dumps(each).encode() + b"\n" for each in (*opening(BURST, first=first), *later)),
+            source=b"later%d" % first, first_line=1, mode=Mode.EACH,
+        )  # fmt: skip
+        engine.drain()
+        engine.completions()
+        first += BURST
+    blocks = engine.counts().blocks
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))  # the disk refuses
+    try:
+        engine.submit(json.dumps({**pair, "amount": "1.00"}).encode(), source=b"x", first_line=1, mode=Mode.EACH)
+        engine.drain()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert engine.failure
+    sealed = max(height for height, seal in enumerate(seals(engine), 1) if "state_root" in seal)
+    assert sealed < blocks == engine.counts().blocks
+    for ordinal in range(13):
+        proof = prove(engine, ordinal)
+        assert_holds(engine, proof)
+        assert proof is not None
+        assert proof.block == sealed
+    assert prove(engine, engine.counts().accounts - 1) is None, "not open by then"
 
 
 def test_an_empty_batch_without_a_state_root_is_refused(store: Path) -> None:

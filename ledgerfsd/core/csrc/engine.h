@@ -91,6 +91,8 @@ struct lfs_engine {
     uint64_t state_ns;     /* when it was made, by the monotonic clock */
     lfs_ordinals in_group; /* accounts of the group in hand, while its root is worked out */
     uint32_t sweeps;       /* of T4 since that seal */
+    int sealed;            /* read-only: 1 when the tree is that of the newest sealed root, -1 when there is none */
+    uint64_t sealed_size;  /* entries before that seal */
     uint64_t catch_up_ns, lead_ns; /* when the first of them began; how long before the next root it is to begin */
     _Atomic uint64_t state_spent, tree_spent; /* ns on all roots since the start: of T2, and of T4 beside it */
     _Atomic int state_stale; /* the newest root is not that of what is published */
@@ -167,8 +169,14 @@ void lfs_state_published(lfs_engine *e, const lfs_group *g, int carried);
 int lfs_state_current(lfs_engine *e);
 void *lfs_tree_loop(void *context);
 
+void lfs_state_open(lfs_engine *e, uint32_t accounts);
+
 /* prove.c: T2's */
 void lfs_proofs_answer(lfs_engine *e);
+
+/* sealed.c: T2's, once the ledger is read-only */
+int lfs_state_sealed(lfs_engine *e); /* makes the tree that of the newest sealed root; -1: there is none */
+int lfs_read_sealed(lfs_engine *e, uint64_t ordinal, lfs_account_view *out); /* the account as of that; -1: it was not open yet */
 
 /* submit.c: T1's work on one ticket */
 void lfs_process(lfs_engine *e, lfs_ticket *t);
@@ -193,6 +201,8 @@ int lfs_mark_write(lfs_engine *e, uint8_t *mark);
 
 /* read.c */
 const uint8_t *lfs_entry_at(lfs_engine *e, uint64_t index, uint32_t *len);
+int64_t lfs_previous_of(lfs_engine *e, const lfs_info *info, uint64_t index); /* the account's entry before this one; -1: none */
+void lfs_account_fill(lfs_engine *e, uint32_t ordinal, const lfs_state *state, lfs_account_view *out);
 const uint8_t *lfs_reader(void *context, uint64_t index, uint32_t *len);
 uint64_t lfs_tx_reader(void *context, uint64_t tx);
 uint64_t lfs_block_reader(void *context, uint64_t index);

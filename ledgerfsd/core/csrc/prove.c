@@ -6,7 +6,7 @@
 
 static void answer(lfs_engine *e, lfs_proof *p) {
     uint8_t path[LFS_TREE_LEVELS * LFS_NODE_BYTES];
-    if (lfs_read_account(e, p->ordinal, &p->account)) {
+    if (e->sealed ? lfs_read_sealed(e, p->ordinal, &p->account) : lfs_read_account(e, p->ordinal, &p->account)) {
         p->code = LFS_UNKNOWN_ACCOUNT;
         return;
     }
@@ -29,7 +29,9 @@ void lfs_proofs_answer(lfs_engine *e) {
     lfs_proof *p = e->proofs;
     if (!p) return;
     e->proofs = NULL;
+    while (failed && e->tree_busy) pthread_cond_wait(&e->hashed, &e->lock);
     pthread_mutex_unlock(&e->lock);
+    if (failed && !lfs_state_sealed(e)) failed = 0;
     lfs_proof **tail = &p;
     for (; *tail; tail = &(*tail)->next) {
         if (failed) (*tail)->code = failed;

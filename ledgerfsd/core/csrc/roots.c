@@ -27,7 +27,7 @@ uint64_t lfs_monotonic(void) {
 /* -- whoever has the tree */
 
 /* Places for the accounts below `accounts` that have none. */
-static void open_places(lfs_engine *e, uint32_t accounts) {
+void lfs_state_open(lfs_engine *e, uint32_t accounts) {
     lfs_ledger *l = &e->ledger;
     while (e->tree.n_accounts < accounts) {
         uint32_t first = e->tree.n_accounts, end = accounts - first < CHUNK ? accounts : first + CHUNK;
@@ -58,7 +58,7 @@ int lfs_state_begin(lfs_engine *e) {
     uint8_t root[32];
     uint32_t len, accounts = (uint32_t)e->counts.accounts;
     lfs_entry seal;
-    open_places(e, accounts);
+    lfs_state_open(e, accounts);
     for (uint32_t i = 0; i < accounts; i++) lfs_state_tree_set(&e->tree, i, &e->ledger.info[i], &e->published[i]);
     lfs_state_tree_root(&e->tree, root);
     const uint8_t *bytes = lfs_entry_at(e, e->counts.entries - 1, &len);
@@ -71,7 +71,7 @@ int lfs_state_begin(lfs_engine *e) {
 int lfs_state_replayed(lfs_engine *e, const lfs_entry *seal) {
     lfs_ledger *l = &e->ledger;
     uint8_t root[32];
-    open_places(e, l->n_accounts);
+    lfs_state_open(e, l->n_accounts);
     for (uint32_t i = 0; i < l->n_touched; i++) {
         uint32_t ordinal = l->touched[i];
         lfs_state_tree_set(&e->tree, ordinal, &l->info[ordinal], &l->state[ordinal]);
@@ -95,7 +95,7 @@ void *lfs_tree_loop(void *context) {
         pthread_mutex_lock(&e->publish);
         uint32_t accounts = (uint32_t)e->counts.accounts;
         pthread_mutex_unlock(&e->publish);
-        open_places(e, accounts);
+        lfs_state_open(e, accounts);
         sweep(e);
         atomic_fetch_add(&e->tree_spent, lfs_monotonic() - began);
         pthread_mutex_lock(&e->lock);
@@ -141,7 +141,7 @@ const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[3
     pthread_mutex_lock(&e->lock);
     while (e->tree_busy) pthread_cond_wait(&e->hashed, &e->lock);
     pthread_mutex_unlock(&e->lock);
-    open_places(e, g->n_accounts);
+    lfs_state_open(e, g->n_accounts);
     for (uint32_t i = g->n_updates; i-- > 0;) { /* the last update of an account is the one that holds */
         uint32_t ordinal = g->updates[i].ordinal;
         if (lfs_ordinals_add(&e->in_group, ordinal)) lfs_state_tree_set(&e->tree, ordinal, &e->ledger.info[ordinal], &g->updates[i].state);
