@@ -28,7 +28,7 @@ def main(directory: Path, accounts: int, files: list[Path]) -> None:
     for number, piece in enumerate(workload.open_accounts(accounts)):
         engine.submit(piece, source=b"accounts.ndjson", first_line=1 + 1_000_000 * number, mode=Mode.EACH)
     engine.drain()
-    before, spent = engine.counts().transactions, engine.state_ns
+    before, spent, beside = engine.counts().transactions, engine.state_ns, engine.tree_ns
     bodies = [(path.name.encode(), path.read_bytes()) for path in files]
     began, used = time.perf_counter(), time.process_time()
     for name, body in bodies:
@@ -40,10 +40,11 @@ def main(directory: Path, accounts: int, files: list[Path]) -> None:
     seconds, used = time.perf_counter() - began, time.process_time() - used
     refused = sum(len(completion) - completion.committed for completion in engine.completions())
     transactions = engine.counts().transactions - before
-    spent = engine.state_ns - spent
+    spent, beside = engine.state_ns - spent, engine.tree_ns - beside
     engine.close()
     shutil.rmtree(directory)
-    found = {"seconds": seconds, "cpu": used, "transactions": transactions, "refused": refused, "state": spent}
+    found = {"seconds": seconds, "cpu": used, "transactions": transactions, "refused": refused}
+    found |= {"state": spent, "beside": beside}
     json.dump(found, sys.stdout)
 
 

@@ -127,6 +127,7 @@ def _directly(load: Load) -> None:
     load.report.add(name, "tx/s", load.transactions / found["seconds"])
     load.report.add(f"{name}: cpu s a million", "s", found["cpu"] / load.transactions * 1e6)
     load.report.add(f"{name}: state roots, ns a transaction", "ns", found["state"] / load.transactions)
+    load.report.add(f"{name}: state tree beside, ns a transaction", "ns", found["beside"] / load.transactions)
 
 
 def _write(files: list[Path], inbox: Path, piece: int, barrier: Barrier) -> None:

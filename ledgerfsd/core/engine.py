@@ -330,7 +330,12 @@ class Engine:
     @property
     def state_ns(self) -> int:
         """Nanoseconds spent on state roots since the start, by the thread that writes."""
-        return int(lib.lfs_state_spent(self._handle))
+        return int(lib.lfs_state_spent(self._handle, 0))
+
+    @property
+    def tree_ns(self) -> int:
+        """Nanoseconds that the state tree's own thread has worked beside it since the start."""
+        return int(lib.lfs_state_spent(self._handle, 1))
 
     @property
     def inflight_bytes(self) -> int:

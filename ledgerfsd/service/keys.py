@@ -26,6 +26,7 @@ from ledgerfsd.journal.layout import sync_directory, write_durably
 from ledgerfsd.merkle import checkpoint, note
 from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.merkle.note import NoteError, Signer, Verifier
+from ledgerfsd.service import last_signed
 
 Status = Literal["active", "retiring", "revoked"]
 KIND: Final = "trusted-root/1"
@@ -145,18 +146,7 @@ class Keys:
 
     def last_signed(self) -> Checkpoint | None:
         """The checkpoint signed last, None before the first."""
-        path = self.last_signed_path
-        try:
-            last = checkpoint.parse(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from None
-        except (NoteError, UnicodeDecodeError) as error:
-            raise StoreError(f"{path}: {error}", hint="restore the keys from a backup") from None
-        if last.origin != self.origin:
-            raise StoreError(f"{path} is of the ledger {last.origin!r}, not of {self.origin!r}")
-        return last
+        return last_signed.read(self.last_signed_path, self.origin)
 
     def signers(self) -> list[Signer]:
         """The private keys that sign, the active one first. For the signer only."""

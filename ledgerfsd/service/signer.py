@@ -25,11 +25,11 @@ from typing import BinaryIO, Final
 import msgspec
 
 from ledgerfsd.errors import LedgerError, StoreError
-from ledgerfsd.journal.layout import write_durably
 from ledgerfsd.merkle import note
 from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.merkle.proof import ProofError, verify_consistency
 from ledgerfsd.service.keys import Keys
+from ledgerfsd.service.last_signed import LastSigned
 
 LINE_BYTES_MAX: Final = 1 << 20
 PATIENCE_SECONDS: Final = 3.0
@@ -59,7 +59,8 @@ class Memory:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self.last = keys.last_signed() or Checkpoint(keys.origin, 0, b"")
+        self._file = LastSigned(keys.last_signed_path, keys.origin)
+        self.last = self._file.head or Checkpoint(keys.origin, 0, b"")
 
     def sign(self, size: int, root: bytes, proof: Sequence[bytes]) -> bytes:
         """The signed checkpoint. Raises ProofError: it would be a second history. StoreError: keys or memory fail."""
@@ -72,10 +73,7 @@ class Memory:
         # The keys come first: they may have gone, and nothing is to be remembered that was not signed.
         data = note.sign(head.body(), self._keys.signers())
         if head != last:
-            try:
-                write_durably(self._keys.last_signed_path, head.body().encode())
-            except OSError as error:
-                raise StoreError(f"{self._keys.last_signed_path}: {error.strerror}") from None
+            self._file.write(head)
             self.last = head
         return data
 

@@ -79,7 +79,11 @@ class Status:
         return self._ledger.metrics.text(
             others
             | {
-                "state_root_seconds": ("Time spent on state roots since the start", engine.state_ns / NS_PER_SECOND),
+                "state_root_seconds": (
+                    "Time that commits spent on state roots since the start",
+                    engine.state_ns / NS_PER_SECOND,
+                ),
+                "state_tree_seconds": ("Time that the state tree worked beside them", engine.tree_ns / NS_PER_SECOND),
                 "entries": ("Entries in the log", counts.entries),
                 "transactions": ("Transactions", counts.transactions),
                 "blocks": ("Blocks", counts.blocks),

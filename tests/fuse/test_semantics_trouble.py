@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from ledgerfsd.merkle import balance_proof
+from ledgerfsd.service.keys import parse_trusted_root
 from tests.conftest import REPOSITORY, Daemon
 from tests.fuse.conftest import Mounted, lines, pay, with_accounts
 
@@ -116,6 +118,10 @@ def test_a_disk_that_fails(ledger: Mounted) -> None:
     assert ledger.receipt("after.json")[0]["code"] == "read_only"
     assert ledger.status()["health"] == "read-only"
     assert ledger.balance("acc_001") == before
+    # The newest sealed state can be proved. SEMANTICS 2.15
+    root = parse_trusted_root((ledger / ".ledgerfs/trusted_root.json").read_bytes(), "the mount")
+    proof = (ledger / "accounts/acc_001/proof.json").read_bytes()
+    assert balance_proof.verify(proof, root.ledger, [key.verifier for key in root.keys]).account.name == "acc_001"
     assert b'"before"' in (ledger / "accounts/acc_001/tx.log").read_bytes()
 
 

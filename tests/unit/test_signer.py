@@ -18,10 +18,12 @@ import pytest
 from ledgerfsd.core.hashing import leaf_hashes, mth
 from ledgerfsd.errors import StoreError
 from ledgerfsd.merkle import note, proof
+from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.merkle.note import NoteError
 from ledgerfsd.merkle.proof import ProofError
-from ledgerfsd.service import signer as signers
+from ledgerfsd.service import last_signed
 from ledgerfsd.service.keys import SIGNING_MAX, Keys, parse_trusted_root
+from ledgerfsd.service.last_signed import FILE_BYTES, SLOT_BYTES, LastSigned
 from ledgerfsd.service.signer import Memory
 from tests.conftest import LEDGER, REPOSITORY
 
@@ -79,19 +81,59 @@ def test_it_signs_forward_only(keys: Keys) -> None:
 def test_it_remembers_before_it_signs(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     """A signature that was given out is never forgotten: what cannot be remembered is not signed."""
     steps: list[str] = []
-    durably = signers.write_durably
+    durably, overwrite = last_signed.write_durably, LastSigned._overwrite
 
     def fail(path: Path, data: bytes) -> None:
         steps.append("memory")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(signers, "write_durably", fail)
+    monkeypatch.setattr(last_signed, "write_durably", fail)
     memory = Memory(keys)
     with pytest.raises(StoreError, match="No space left"):
         memory.sign(7, root(7), [])
     assert (steps, memory.last.size, keys.last_signed()) == (["memory"], 0, None)
-    monkeypatch.setattr(signers, "write_durably", durably)
+    monkeypatch.setattr(last_signed, "write_durably", durably)
     memory.sign(5, root(5), [])
+
+    def fail_again(self: LastSigned, number: int, data: bytes) -> None:
+        fail(self._path, data)
+
+    monkeypatch.setattr(LastSigned, "_overwrite", fail_again)
+    with pytest.raises(StoreError, match="No space left"):
+        memory.sign(7, root(7), proof.consistency(read, 5, 7))
+    assert (len(steps), memory.last.size) == (2, 5)
+    monkeypatch.setattr(LastSigned, "_overwrite", overwrite)
+    memory.sign(7, root(7), proof.consistency(read, 5, 7))
+
+
+def test_a_torn_slot_leaves_the_other_in_force(keys: Keys) -> None:
+    """Whatever a crash makes of the slot that was being written; and both spoiled is no memory at all."""
+    sizes = (3, 5, 7, 9)
+    for size in sizes:
+        memory = Memory(keys)
+        before = memory.last.size
+        memory.sign(size, root(size), proof.consistency(read, before, size) if before else [])
+        whole = keys.last_signed_path.read_bytes()
+        assert len(whole) == FILE_BYTES
+        at = whole.index(b"\n%d\n" % size) // SLOT_BYTES * SLOT_BYTES
+        for torn in (bytes(SLOT_BYTES), whole[at:][:20] + bytes(SLOT_BYTES - 20), b"\xff" * SLOT_BYTES):
+            keys.last_signed_path.write_bytes(whole[:at] + torn + whole[at + SLOT_BYTES :])
+            if before:
+                assert Memory(keys).last.size == before
+            else:
+                with pytest.raises(StoreError, match="neither of its slots"):
+                    Memory(keys)
+        keys.last_signed_path.write_bytes(whole)
+        assert Memory(keys).last.size == size
+
+
+def test_a_memory_from_before_there_were_slots(keys: Keys) -> None:
+    keys.last_signed_path.write_text(Checkpoint(LEDGER, 5, root(5)).body())
+    memory = Memory(keys)
+    assert memory.last.size == 5
+    memory.sign(7, root(7), proof.consistency(read, 5, 7))
+    assert keys.last_signed() == Checkpoint(LEDGER, 7, root(7))
+    assert keys.last_signed_path.stat().st_size == FILE_BYTES
 
 
 def test_it_refuses_memories_it_cannot_read(keys: Keys) -> None:

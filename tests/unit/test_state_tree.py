@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import select
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledgerfsd.core import hashing
 from ledgerfsd.core.engine import Engine, StateProof
 from ledgerfsd.core.hashing import mth, sha256
 from ledgerfsd.core.pure import state_tree
@@ -24,6 +26,7 @@ from tests.conftest import SEGMENT_BYTES
 
 CLASSES = ("customer_liability", "safeguarding_asset", "suspense")
 BURST = 2_000  # accounts: more than are hashed for each seal
+CROWD = 40_000  # accounts: more than are left to the thread that writes
 
 
 def account(ordinal: int, debits: int = 0, credits: int = 0, **more: Any) -> Account:
@@ -119,6 +122,16 @@ def seals(engine: Engine) -> list[dict[str, Any]]:
     return [json.loads(bytes(engine.entry(engine.block(height)))) for height in range(1, engine.counts().blocks + 1)]
 
 
+def assert_leads(engine: Engine, proof: StateProof | None) -> None:
+    """From the account to the seal's root; that this is the root of what was committed, others say."""
+    assert proof is not None
+    assert sha256(proof.trees).hex() == json.loads(bytes(engine.entry(engine.block(proof.block))))["state_root"]
+    nodes = [Node(node.hash, Sums(*node.sums)) for node in proof.path]
+    members = sum(n % 6 == proof.account.ordinal % 6 for n in range(engine.counts().accounts))
+    root = state_tree.follow(state_tree.leaf(proof.account), proof.position, members, nodes)
+    assert root.hash in proof.trees
+
+
 def assert_holds(engine: Engine, proof: StateProof | None) -> None:
     """By the twin alone."""
     assert proof is not None
@@ -176,6 +189,59 @@ def test_within_a_second_the_state_is_sealed_anyway(engine: Engine) -> None:
     assert "state_root" in seals(engine)[-1]
 
 
+def test_a_crowd_is_hashed_beside_the_commits(engine: Engine, store: Path) -> None:
+    """By the tree's own thread, while more is committed, and proofs are asked for; every root in every seal is right."""
+    submit(engine, opening(CROWD))
+    assert_leads(engine, prove(engine, CROWD - 1))
+    assert engine.tree_ns > 0
+    asked: set[int] = set()
+    for step in range(7, 47):
+        pay = [{"debit": f"a{n}", "credit": f"a{(n + 6 * step) % CROWD}", "amount": "1"} for n in range(1, CROWD, 24)]
+        data = b"".join(json.dumps(intent).encode() + b"\n" for intent in pay)
+        engine.submit(data, source=b"p%d" % step, first_line=1, mode=Mode.EACH)
+        if step % 10 == 0:
+            asked.add(engine.prove(step))
+    engine.drain()
+    while asked:
+        select.select([engine.wakeup_fd], [], [], 10)
+        engine.completions()
+        for number, proof in engine.proofs():
+            assert_leads(engine, proof)
+            asked.remove(number)
+    engine.close()
+    assert len([seal for seal in seals(engine) if "state_root" in seal]) > 1
+    scratch = store.parent / "scratch"
+    for directory in ("hashes", "runs"):
+        (scratch / directory).mkdir(parents=True)
+    found = Engine(scratch, verify=store)
+    assert found.counts() == engine.counts()
+
+
+def test_every_implementation_of_sha256_gives_the_same_tree(tmp_path: Path) -> None:
+    best = hashing.backend()
+    roots = set()
+    try:
+        for name in filter(hashing.select, hashing.backends()):
+            place = tmp_path / name
+            for directory in ("journal", "hashes", "runs"):
+                (place / directory).mkdir(parents=True)
+            Engine.create(place, "ledger.example/x", now_ns=1)
+            engine = Engine(place, segment_bytes=SEGMENT_BYTES)
+            engine.start()
+            data = b"".join(json.dumps(intent).encode() + b"\n" for intent in opening(300))
+            engine.submit(data, source=b"f", first_line=1, mode=Mode.EACH, now_ns=5)
+            engine.drain()
+            engine.completions()
+            proof = prove(engine, 77)
+            assert_holds(engine, proof)
+            assert proof is not None
+            roots.add(sha256(proof.trees))
+            engine.close()
+    finally:
+        assert hashing.select(best)
+    assert len(roots) == 1
+
+
 def test_a_restart_goes_on_with_the_same_tree(engine: Engine, store: Path) -> None:
     submit(engine, opening(9))
     engine.close()
@@ -206,6 +272,53 @@ def test_a_state_that_the_newest_seal_denies_is_not_gone_on_with(engine: Engine,
     again.close()
     (finding,) = [finding for finding in Check(Layout(store)).run() if finding.severity == "damage"]
     assert "state_root" in finding.what
+
+
+def test_a_read_only_ledger_proves_its_newest_sealed_state(engine: Engine) -> None:
+    """Though more was committed since, without a root, of every kind; and though a batch failed. SEMANTICS 2.15"""
+    pair = {"debit": "a0", "credit": "a2"}
+    submit(engine, opening(13))
+    submit(engine, [{"type": "hold", "id": name, **pair, "amount": "1.00"} for name in ("h1", "h2", "h3")])
+    submit(
+        engine,
+        [
+            {**pair, "amount": "7.00"},
+            {"type": "post", "hold": "h3", "amount": "0.40"},
+            {"type": "freeze", "account": "a4"},
+        ],
+    )
+    first = 13
+    while "state_root" in seals(engine)[-1]:  # once a second any seal carries it
+        later: list[dict[str, Any]] = [
+            {**pair, "amount": "5.00"}, {"type": "post", "hold": "h1", "amount": "0.50"}, {"type": "void", "hold": "h2"},
+            {"type": "hold", "debit": "a2", "credit": "a0", "amount": "3.00"}, {"type": "unfreeze", "account": "a4"},
+            {"type": "freeze", "account": "a6"}, {"debit": "a6", "credit": "a8", "amount": "1.00"},
+            {"debit": "a8", "credit": "a10", "amount": "2.00"},
+        ]  # fmt: skip
+        engine.submit(
+            b"".join(json.dumps(each).encode() + b"\n" for each in (*opening(BURST, first=first), *later)),
+            source=b"later%d" % first, first_line=1, mode=Mode.EACH,
+        )  # fmt: skip
+        engine.drain()
+        engine.completions()
+        first += BURST
+    blocks = engine.counts().blocks
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))  # the disk refuses
+    try:
+        engine.submit(json.dumps({**pair, "amount": "1.00"}).encode(), source=b"x", first_line=1, mode=Mode.EACH)
+        engine.drain()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert engine.failure
+    sealed = max(height for height, seal in enumerate(seals(engine), 1) if "state_root" in seal)
+    assert sealed < blocks == engine.counts().blocks
+    for ordinal in range(13):
+        proof = prove(engine, ordinal)
+        assert_holds(engine, proof)
+        assert proof is not None
+        assert proof.block == sealed
+    assert prove(engine, engine.counts().accounts - 1) is None, "not open by then"
 
 
 def test_an_empty_batch_without_a_state_root_is_refused(store: Path) -> None:

@@ -18,7 +18,11 @@ static void publish_later(lfs_ledger *l, uint32_t ordinal) {
         g->updates_size *= 2;
         g->updates = lfs_grow(g->updates, g->updates_size * sizeof *g->updates);
     }
-    g->updates[g->n_updates++] = (lfs_update){ordinal, l->state[ordinal]};
+    lfs_update *update = &g->updates[g->n_updates++];
+    __builtin_prefetch((uint8_t *)(update + 8), 1); /* T2 on another core read it last */
+    __builtin_prefetch((uint8_t *)(update + 8) + 64, 1);
+    update->ordinal = ordinal;
+    update->state = l->state[ordinal];
 }
 
 static void state_write(lfs_ledger *l, uint32_t ordinal, const lfs_state *after) {
@@ -530,13 +534,23 @@ void lfs_prefetch_tables(lfs_ledger *l, lfs_intent *in) {
     }
 }
 
+void lfs_prefetch_names(lfs_ledger *l, lfs_intent *in) {
+    if (in->code) return;
+    for (uint32_t i = 0; i < in->n_postings; i++) {
+        uint64_t slot = *lfs_table_slot(&l->names, (uint32_t)in->postings[i].name_hash); /* nearly always the right one */
+        if (!slot) continue;
+        const uint8_t *info = (const uint8_t *)&l->info[(uint32_t)slot - 1];
+        __builtin_prefetch(info);
+        __builtin_prefetch(info + 64);
+    }
+}
+
 void lfs_prefetch_accounts(lfs_ledger *l, lfs_intent *in) {
     if (in->code) return;
     for (uint32_t i = 0; i < in->n_postings; i++) {
         lfs_posting *posting = &in->postings[i];
         posting->ordinal = lfs_name_find(l, posting->name_hash, posting->account.p, posting->account.len);
         if (posting->ordinal == LFS_NONE) continue;
-        __builtin_prefetch(&l->state[posting->ordinal], 1);
-        __builtin_prefetch((uint8_t *)&l->state[posting->ordinal] + 64, 1);
+        lfs_prefetch_state(&l->state[posting->ordinal]);
     }
 }

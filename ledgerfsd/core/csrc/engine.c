@@ -45,7 +45,9 @@ lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t a
     e->published = reserved((size_t)accounts_max * sizeof *e->published);
     e->watched = reserved(accounts_max);
     e->dirty = reserved((accounts_max >> 12) * 8 + 8);
-    e->state_mark = reserved(accounts_max);
+    e->lead_ns = LFS_NS_PER_S / 4; /* until the first catch-up tells */
+    lfs_ordinals_init(&e->pending, accounts_max);
+    lfs_ordinals_init(&e->in_group, accounts_max);
     lfs_state_tree_init(&e->tree, accounts_max);
     e->segments = reserved(LFS_SEGMENTS_MAX * sizeof *e->segments);
     e->replay_bytes = reserved((size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_bytes);
@@ -56,6 +58,8 @@ lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t a
     pthread_cond_init(&e->to_apply, NULL);
     pthread_cond_init(&e->to_write, NULL);
     pthread_cond_init(&e->to_zero, NULL);
+    pthread_cond_init(&e->to_hash, NULL);
+    pthread_cond_init(&e->hashed, NULL);
     pthread_cond_init(&e->quiet, NULL);
     e->queue_tail = &e->queue;
     e->done_tail = &e->done;
@@ -79,7 +83,8 @@ void lfs_engine_free(lfs_engine *e) {
     for (lfs_ticket *t; (t = lfs_take(e));) lfs_ticket_free(t);
     munmap(e->published, accounts * sizeof *e->published);
     munmap(e->watched, accounts);
-    munmap(e->state_mark, accounts);
+    lfs_ordinals_free(&e->pending);
+    lfs_ordinals_free(&e->in_group);
     lfs_state_tree_free(&e->tree);
     for (lfs_proof *p; (p = e->proofs ? e->proofs : e->proven);) {
         *(e->proofs ? &e->proofs : &e->proven) = p->next;
@@ -91,7 +96,7 @@ void lfs_engine_free(lfs_engine *e) {
     munmap(e->replay_len, (size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_len);
     lfs_ledger_free(&e->ledger);
     lfs_arena_free(&e->arena);
-    void *rooms[] = {e->touched, e->offset_room, e->leaf_room, e->mth_room, e->pointer_room, e->length_room, e->saved_table, e->pending, e->ledger.touched_mark, e->ledger.touched};
+    void *rooms[] = {e->touched, e->offset_room, e->leaf_room, e->mth_room, e->tile_room, e->pointer_room, e->length_room, e->saved_table, e->ledger.touched_mark, e->ledger.touched};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) free(rooms[i]);
     int fds[] = {e->journal_dir, e->hashes_dir, e->runs_dir, e->wakeup};
     for (int i = 0; i < 4; i++)
@@ -221,13 +226,13 @@ static void *write_loop(void *context) {
             }
         }
         const lfs_segment *last = &e->segments[e->n_segments - 1];
-        int half = e->stream_end - last->base > e->segment_bytes / 2;
+        int soon = e->stream_end - last->base > e->segment_bytes / 4;
         pthread_mutex_lock(&e->lock);
         complete(e, g);
         e->writing = NULL;
         lfs_proofs_answer(e);
         pthread_cond_broadcast(&e->to_apply);
-        if (half && !e->spare_ready && !e->zero_wanted && !e->failure_code) {
+        if (soon && !e->spare_ready && !e->zero_wanted && !e->failure_code) {
             e->zero_wanted = 1;
             pthread_cond_signal(&e->to_zero);
         }
@@ -317,7 +322,7 @@ int lfs_engine_start(lfs_engine *e) {
         if (!e->groups[i]) e->groups[i] = lfs_group_new();
     group_take(e, e->groups[0]);
     if (pthread_create(&e->apply_thread, NULL, apply_loop, e) || pthread_create(&e->write_thread, NULL, write_loop, e) ||
-        pthread_create(&e->zero_thread, NULL, zero_loop, e)) return lfs_fail_api(e, "cannot start threads: %s", strerror(errno));
+        pthread_create(&e->zero_thread, NULL, zero_loop, e) || pthread_create(&e->tree_thread, NULL, lfs_tree_loop, e)) return lfs_fail_api(e, "cannot start threads: %s", strerror(errno));
     e->running = 1;
     return 0;
 }
@@ -329,10 +334,12 @@ void lfs_engine_stop(lfs_engine *e) {
     e->stopping = 1;
     pthread_cond_broadcast(&e->to_apply);
     pthread_cond_broadcast(&e->to_zero);
+    pthread_cond_broadcast(&e->to_hash);
     pthread_mutex_unlock(&e->lock);
     pthread_join(e->apply_thread, NULL);
     pthread_join(e->write_thread, NULL);
     pthread_join(e->zero_thread, NULL);
+    pthread_join(e->tree_thread, NULL);
     lfs_socket_end(e);
     e->running = 0;
 }
@@ -376,8 +383,9 @@ uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t) {
 void lfs_tick(lfs_engine *e) {
     pthread_mutex_lock(&e->lock);
     e->tick_wanted = 1;
-    if (atomic_load(&e->state_stale)) e->state_wanted = 1;
+    if (atomic_load(&e->state_stale)) e->state_due = 1;
     pthread_cond_broadcast(&e->to_apply);
+    pthread_cond_signal(&e->to_write);
     pthread_mutex_unlock(&e->lock);
 }
 

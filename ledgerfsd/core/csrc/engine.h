@@ -7,6 +7,7 @@
 #include <sys/types.h>
 #include "ledger.h"
 #include "lfs_hash.h"
+#include "ordinals.h"
 #include "state_tree.h"
 
 #define LFS_SEGMENTS_MAX 65536
@@ -16,6 +17,7 @@
 #define LFS_GROUP_BYTES (8u << 20)
 /* A segment is closed at the first bundle boundary after its target: 255 entries of the largest kind may follow. */
 #define LFS_SEGMENT_SLACK (32u << 20)
+#define LFS_BLOCK 4096 /* of the page cache, and at least what direct I/O wants */
 
 typedef struct {
     uint64_t first_index, base; /* stream offset of its first byte */
@@ -43,6 +45,8 @@ typedef struct { /* one sealed batch on its way into the projections */
     const uint8_t *leaves;
     const uint64_t *txs;
     uint32_t n_txs;
+    const uint8_t *tiles; /* the hashes of level 1 that it completes, if they are known */
+    uint64_t n_tiles;
 } lfs_batch;
 
 struct lfs_ticket {
@@ -77,17 +81,21 @@ struct lfs_engine {
     uint8_t prev_seal[32];
     uint64_t stream_end;
     uint64_t *offset_room;
-    uint8_t *leaf_room, *mth_room;
+    uint8_t *leaf_room, *mth_room, *tile_room;
+    uint64_t n_tiles; /* in tile_room: what the batch in hand completes */
     const uint8_t **pointer_room;
     uint32_t *length_room;
     uint32_t room;
-    lfs_state_tree tree;   /* of the newest seal that carries its root; ahead of the disk while that is written */
+    lfs_state_tree tree;   /* of the newest seal that carries its root, or ahead of it; see roots.c, also for whose it is */
     uint64_t state_height; /* that seal's height; 0: none since the start */
     uint64_t state_ns;     /* when it was made, by the monotonic clock */
-    uint8_t *state_mark;   /* per account: see prove.c */
-    uint32_t *pending, n_pending, pending_size; /* accounts published since */
-    _Atomic uint64_t state_spent; /* ns, on all roots since the start */
-    _Atomic int state_stale; /* n_pending > 0 */
+    lfs_ordinals in_group; /* accounts of the group in hand, while its root is worked out */
+    uint32_t sweeps;       /* of T4 since that seal */
+    int sealed;            /* read-only: 1 when the tree is that of the newest sealed root, -1 when there is none */
+    uint64_t sealed_size;  /* entries before that seal */
+    uint64_t catch_up_ns, lead_ns; /* when the first of them began; how long before the next root it is to begin */
+    _Atomic uint64_t state_spent, tree_spent; /* ns on all roots since the start: of T2, and of T4 beside it */
+    _Atomic int state_stale; /* the newest root is not that of what is published */
 
     /* Published, under `publish`; entries is also read without it. */
     pthread_mutex_t publish;
@@ -98,15 +106,16 @@ struct lfs_engine {
     uint32_t *touched;
     uint32_t n_touched, touched_size;
     uint64_t *dirty; /* bit per page of 64 accounts */
+    lfs_ordinals pending; /* accounts of which the state tree does not have what is published */
 
     /* Held while the name table or the list of currencies moves, and by those who look names up besides T1. */
     pthread_mutex_t names_lock;
 
     /* Hand-over, under `lock`. */
     pthread_mutex_t lock;
-    pthread_cond_t to_apply, to_write, to_zero, quiet;
-    pthread_t apply_thread, write_thread, zero_thread;
-    int running, stopping, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready, state_wanted;
+    pthread_cond_t to_apply, to_write, to_zero, to_hash, hashed, quiet;
+    pthread_t apply_thread, write_thread, zero_thread, tree_thread;
+    int running, stopping, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready, state_wanted, state_due, tree_busy;
     lfs_ticket *queue, **queue_tail, *done, **done_tail;
     lfs_proof *proofs, *proven; /* asked for; answered */
     uint64_t next_ticket, inflight_tickets, inflight_bytes;
@@ -151,13 +160,23 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]);
 lfs_group *lfs_group_new(void);
 void lfs_group_free(lfs_group *g);
 
-/* prove.c: T2's */
-void lfs_state_open(lfs_engine *e, uint32_t accounts);
+/* roots.c */
+uint64_t lfs_monotonic(void);
 int lfs_state_replayed(lfs_engine *e, const lfs_entry *seal); /* while verifying; -1: the seal carries another root */
 int lfs_state_begin(lfs_engine *e); /* -1: the newest seal carries another root */
 const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[32]);
 void lfs_state_published(lfs_engine *e, const lfs_group *g, int carried);
+int lfs_state_current(lfs_engine *e);
+void *lfs_tree_loop(void *context);
+
+void lfs_state_open(lfs_engine *e, uint32_t accounts);
+
+/* prove.c: T2's */
 void lfs_proofs_answer(lfs_engine *e);
+
+/* sealed.c: T2's, once the ledger is read-only */
+int lfs_state_sealed(lfs_engine *e); /* makes the tree that of the newest sealed root; -1: there is none */
+int lfs_read_sealed(lfs_engine *e, uint64_t ordinal, lfs_account_view *out); /* the account as of that; -1: it was not open yet */
 
 /* submit.c: T1's work on one ticket */
 void lfs_process(lfs_engine *e, lfs_ticket *t);
@@ -182,6 +201,8 @@ int lfs_mark_write(lfs_engine *e, uint8_t *mark);
 
 /* read.c */
 const uint8_t *lfs_entry_at(lfs_engine *e, uint64_t index, uint32_t *len);
+int64_t lfs_previous_of(lfs_engine *e, const lfs_info *info, uint64_t index); /* the account's entry before this one; -1: none */
+void lfs_account_fill(lfs_engine *e, uint32_t ordinal, const lfs_state *state, lfs_account_view *out);
 const uint8_t *lfs_reader(void *context, uint64_t index, uint32_t *len);
 uint64_t lfs_tx_reader(void *context, uint64_t tx);
 uint64_t lfs_block_reader(void *context, uint64_t index);

@@ -107,12 +107,10 @@ static void put_canonical(lfs_intent *in, size_t text_len, lfs_arena *arena) {
         *p = p == out ? '{' : ',';
         p++;
         *p++ = '"';
-        memcpy(p, LFS_FIELD_NAMES[field], len);
-        p += len;
+        p = lfs_copy(p, (const uint8_t *)LFS_FIELD_NAMES[field], len);
         *p++ = '"';
         *p++ = ':';
-        memcpy(p, in->f[field].p, in->f[field].len);
-        p += in->f[field].len;
+        p = lfs_copy(p, in->f[field].p, in->f[field].len);
     }
     if (p == out) *p++ = '{';
     *p++ = '}';
@@ -183,7 +181,23 @@ void lfs_intent_parse(const uint8_t *text, size_t len, lfs_text source, uint32_t
     }
     lfs_judge(in, arena);
     if (in->code) return;
-    lfs_sha256(in->canonical.p, in->canonical.len, in->hash);
     if (in->present & BIT(F_ID)) in->id = in->f[F_ID];
     else make_auto_id(in, source, arena);
+}
+
+void lfs_intents_hash(lfs_intent *intents, uint32_t n) {
+    const uint8_t *texts[LFS_INTENTS_TOGETHER];
+    uint32_t lens[LFS_INTENTS_TOGETHER];
+    uint8_t digests[LFS_INTENTS_TOGETHER][32], *out[LFS_INTENTS_TOGETHER];
+    for (uint32_t i = 0; i < n;) {
+        uint32_t together = 0;
+        for (; i < n && together < LFS_INTENTS_TOGETHER; i++) {
+            if (intents[i].code) continue;
+            texts[together] = intents[i].canonical.p;
+            lens[together] = intents[i].canonical.len;
+            out[together++] = intents[i].hash;
+        }
+        lfs_sha256_texts(texts, lens, together, digests[0]);
+        for (uint32_t k = 0; k < together; k++) memcpy(out[k], digests[k], 32);
+    }
 }

@@ -66,17 +66,17 @@ int lfs_id_ok(lfs_text id, int may_be_ours) {
 
 int lfs_text_ok(lfs_text text) {
     uint8_t plain[1600];
+    const uint8_t *p = text.p;
     if (text.len < 1 || text.len > 1536) return 0; /* 256 bytes are at most 1536 when each is escaped */
     size_t len = text.len;
-    if (memchr(text.p, '\\', len)) {
-        len = lfs_json_unescape(text.p - 1, text.p + text.len + 1, plain);
-    } else {
-        memcpy(plain, text.p, len);
+    if (memchr(p, '\\', len)) {
+        len = lfs_json_unescape(p - 1, p + text.len + 1, plain);
+        p = plain;
     }
     if (len > 256) return 0;
-    for (size_t i = 0; i < len; i++)
-        if (plain[i] < 0x20 || plain[i] == 0x7f) return 0;
-    return 1;
+    int bad = 0;
+    for (size_t i = 0; i < len; i++) bad |= p[i] < 0x20 || p[i] == 0x7f;
+    return !bad;
 }
 
 /* The lowest code wins, then the first member in alphabetical order. */

@@ -203,8 +203,16 @@ void lfs_ledger_init(lfs_ledger *l, uint32_t accounts_max);
 void lfs_ledger_free(lfs_ledger *l);
 /* Room in the tables for so many more intents: between a mark and its return no table may move. */
 void lfs_ledger_reserve(lfs_ledger *l, uint32_t intents);
+/* All lines that a state lies in: three, if it begins late in the first. */
+static inline void lfs_prefetch_state(const lfs_state *state) {
+    const uint8_t *p = (const uint8_t *)state;
+    __builtin_prefetch(p, 1);
+    __builtin_prefetch(p + 64, 1);
+    __builtin_prefetch(p + sizeof *state - 1, 1);
+}
 /* Hints to the processor which memory the intent will need. */
 void lfs_prefetch_tables(lfs_ledger *l, lfs_intent *in);
+void lfs_prefetch_names(lfs_ledger *l, lfs_intent *in);
 void lfs_prefetch_accounts(lfs_ledger *l, lfs_intent *in);
 void lfs_apply(lfs_ledger *l, lfs_intent *in, uint64_t now_ns, int write_rejected, lfs_result *out);
 /* Write the rejection of an intent that lfs_apply(…, write_rejected = 0) refused with a state code. */

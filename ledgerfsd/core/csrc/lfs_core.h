@@ -2,7 +2,8 @@
  *
  * Threads. T1 (apply.c, driven by engine.c) parses and judges intents in the order of their submission and renders entries into
  * the open group. T2 (engine.c) hashes and seals a closed group, writes it, syncs it, brings the projections up to date, publishes
- * it and completes its submissions. T3 zeroes the next segment. While T2 has group N in hand, T1 fills group N+1; it is closed as
+ * it and completes its submissions. T3 zeroes the next segment. T4 (roots.c) hashes changed accounts for the
+ * state root. While T2 has group N in hand, T1 fills group N+1; it is closed as
  * soon as T2 is free. Readers see published state only. */
 #ifndef LFS_CORE_H
 #define LFS_CORE_H
@@ -140,8 +141,8 @@ typedef struct lfs_proof {
 } lfs_proof;
 /* Ask for the proof of an account; returns a number. When the state has changed since its root was sealed last, a seal is made. */
 uint64_t lfs_prove(lfs_engine *e, uint64_t ordinal);
-/* Nanoseconds spent on state roots since the start. */
-uint64_t lfs_state_spent(lfs_engine *e);
+/* Nanoseconds spent on state roots since the start: by the thread that writes, or beside it by the tree's own. */
+uint64_t lfs_state_spent(lfs_engine *e, int beside);
 /* A finished one, or NULL. The caller frees it. */
 lfs_proof *lfs_take_proof(lfs_engine *e);
 void lfs_proof_free(lfs_proof *p);

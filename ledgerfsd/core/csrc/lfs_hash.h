@@ -15,6 +15,10 @@ const char *lfs_hash_name(unsigned i);
 /* Choose an implementation by name for tests; returns 0, or -1 when this processor lacks it. Not thread-safe. */
 int lfs_hash_select(const char *name);
 void lfs_sha256(const uint8_t *data, size_t len, uint8_t out[32]);
+/* SHA-256 of n texts; texts[i] has lens[i] bytes. */
+void lfs_sha256_texts(const uint8_t *const *texts, const uint32_t *lens, size_t n, uint8_t *out32n);
+/* SHA-256 of n messages that are padded already, of so many blocks of 64 bytes each. */
+void lfs_sha256_padded(const uint8_t *const *messages, size_t blocks, size_t n, uint8_t *out32n);
 /* Leaf hash H(0x00 || entry) of n entries; entries[i] has lens[i] bytes. Multi-buffer where that is faster. */
 void lfs_leaf_hashes(const uint8_t *const *entries, const uint32_t *lens, size_t n, uint8_t *out32n);
 /* Node hash H(0x01 || left || right). */
@@ -34,6 +38,8 @@ typedef struct {
 void lfs_frontier_init(lfs_frontier *f);
 /* Append n leaf hashes. */
 void lfs_frontier_append(lfs_frontier *f, const uint8_t *leaves32n, size_t n);
+/* The same; `tiles` gets the hash of each subtree of 256 leaves that they complete. Returns how many. */
+size_t lfs_frontier_append_tiles(lfs_frontier *f, const uint8_t *leaves32n, size_t n, uint8_t *tiles);
 /* Append one perfect subtree of 2^height leaves; returns 0, or -1 when size is not a multiple of 2^height
  * (or height is above 63). */
 int lfs_frontier_append_subtree(lfs_frontier *f, unsigned height, const uint8_t hash[32]);

@@ -27,13 +27,18 @@ void lfs_frontier_init(lfs_frontier *f) { memset(f, 0, sizeof *f); }
 /* So many leaves at a time: enough to fill the lanes of the hash on the lower levels; 32 KiB of stack. */
 #define CHUNK 1024
 
-static void append_chunk(lfs_frontier *f, const uint8_t *leaves, size_t n) {
+static size_t append_chunk(lfs_frontier *f, const uint8_t *leaves, size_t n, uint8_t *tiles) {
     uint8_t nodes[CHUNK + 1][32]; /* nodes[0] is kept for the subtree that waits for a right neighbour */
     uint64_t size = f->size;
+    size_t n_tiles = 0;
     f->size += n;
     memcpy(nodes[1], leaves, 32 * n);
     for (unsigned h = 0; n > 0; h++) {
         size_t first = 1;
+        if (h == 8) {
+            if (tiles) memcpy(tiles, nodes[1], 32 * n);
+            n_tiles = n;
+        }
         if (size >> h & 1) {
             memcpy(nodes[0], f->node[h], 32);
             first = 0;
@@ -43,16 +48,21 @@ static void append_chunk(lfs_frontier *f, const uint8_t *leaves, size_t n) {
         n /= 2;
         lfs_node_hashes(nodes[first], n, nodes[1]);
     }
+    return n_tiles;
 }
 
-void lfs_frontier_append(lfs_frontier *f, const uint8_t *leaves32n, size_t n) {
+size_t lfs_frontier_append_tiles(lfs_frontier *f, const uint8_t *leaves32n, size_t n, uint8_t *tiles) {
+    size_t n_tiles = 0;
     while (n > 0) {
         size_t part = n < CHUNK ? n : CHUNK;
-        append_chunk(f, leaves32n, part);
+        n_tiles += append_chunk(f, leaves32n, part, tiles ? tiles + 32 * n_tiles : NULL);
         leaves32n += 32 * part;
         n -= part;
     }
+    return n_tiles;
 }
+
+void lfs_frontier_append(lfs_frontier *f, const uint8_t *leaves32n, size_t n) { lfs_frontier_append_tiles(f, leaves32n, n, NULL); }
 
 int lfs_frontier_append_subtree(lfs_frontier *f, unsigned height, const uint8_t hash[32]) {
     if (height > 63 || (f->size & (((uint64_t)1 << height) - 1))) return -1;

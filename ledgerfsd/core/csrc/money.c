@@ -1,6 +1,9 @@
 /* Amounts, dates and times as text. Nothing here rounds: what does not fit is refused. */
 #include "money.h"
 #include "lfs_codes.h"
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 static inline int digit(uint8_t c) { return c >= '0' && c <= '9'; }
 
@@ -28,29 +31,45 @@ int lfs_amount_parse(const uint8_t *p, size_t len, lfs_amount *out) {
     return overflow ? LFS_AMOUNT_OVERFLOW : 0;
 }
 
+uint8_t *lfs_copy_long(uint8_t *to, const uint8_t *from, size_t len) { return (uint8_t *)memcpy(to, from, len) + len; }
+
+#define PAIRS(tens) #tens "0" #tens "1" #tens "2" #tens "3" #tens "4" #tens "5" #tens "6" #tens "7" #tens "8" #tens "9"
+static const char PAIR[201] = PAIRS(0) PAIRS(1) PAIRS(2) PAIRS(3) PAIRS(4) PAIRS(5) PAIRS(6) PAIRS(7) PAIRS(8) PAIRS(9);
+
+/* The digits of value, two at a time, so that they end before `end`; none for 0. Returns where they begin. */
+static uint8_t *digits_before(uint8_t *end, uint64_t value) {
+    for (; value >= 100; value /= 100) {
+        end -= 2;
+        memcpy(end, PAIR + 2 * (value % 100), 2);
+    }
+    if (value >= 10) {
+        end -= 2;
+        memcpy(end, PAIR + 2 * value, 2);
+    } else if (value) {
+        *--end = (uint8_t)('0' + value);
+    }
+    return end;
+}
+
 uint8_t *lfs_u64_put(uint8_t *out, uint64_t value) {
-    uint8_t digits[20];
-    int n = 0;
-    do {
-        digits[n++] = (uint8_t)('0' + value % 10);
-        value /= 10;
-    } while (value);
-    while (n) *out++ = digits[--n];
-    return out;
+    uint8_t digits[20], *end = digits + sizeof digits, *first = value ? digits_before(end, value) : end - 1;
+    if (!value) *first = '0';
+    return lfs_copy(out, first, (size_t)(end - first));
 }
 
 uint8_t *lfs_amount_put(uint8_t *out, u128 value, unsigned decimals) {
-    uint8_t digits[64];
-    unsigned n = 0;
+    uint8_t digits[64], *end = digits + sizeof digits, *first = end;
     while (value >> 64) {
-        digits[n++] = (uint8_t)('0' + (unsigned)(value % 10));
+        *--first = (uint8_t)('0' + (unsigned)(value % 10));
         value /= 10;
     }
-    for (uint64_t low = (uint64_t)value; low; low /= 10) digits[n++] = (uint8_t)('0' + low % 10);
-    while (n <= decimals) digits[n++] = '0'; /* at least one digit stands before the point */
-    while (n > decimals) *out++ = digits[--n];
-    if (decimals) *out++ = '.';
-    while (n) *out++ = digits[--n];
+    first = digits_before(first, (uint64_t)value);
+    while (end - first <= (ptrdiff_t)decimals) *--first = '0'; /* at least one digit stands before the point */
+    out = lfs_copy(out, first, (size_t)(end - first) - decimals);
+    if (decimals) {
+        *out++ = '.';
+        out = lfs_copy(out, end - decimals, decimals);
+    }
     return out;
 }
 
@@ -145,6 +164,18 @@ uint8_t *lfs_time_put(uint8_t *out, uint64_t ns) {
 
 uint8_t *lfs_hex_put(uint8_t *out, const uint8_t *bytes, size_t len) {
     static const char digits[] = "0123456789abcdef";
+#ifdef __SSE2__
+    const __m128i low = _mm_set1_epi8(15), nine = _mm_set1_epi8(9), zero = _mm_set1_epi8('0'), letter = _mm_set1_epi8('a' - '0' - 10);
+    for (; len >= 16; len -= 16, bytes += 16, out += 32) {
+        __m128i v = _mm_loadu_si128((const __m128i *)bytes), high = _mm_and_si128(_mm_srli_epi16(v, 4), low);
+        v = _mm_and_si128(v, low);
+        __m128i pairs[2] = {_mm_unpacklo_epi8(high, v), _mm_unpackhi_epi8(high, v)};
+        for (int i = 0; i < 2; i++) {
+            __m128i more = _mm_and_si128(_mm_cmpgt_epi8(pairs[i], nine), letter);
+            _mm_storeu_si128((__m128i *)(out + 16 * i), _mm_add_epi8(_mm_add_epi8(pairs[i], zero), more));
+        }
+    }
+#endif
     for (size_t i = 0; i < len; i++) {
         *out++ = (uint8_t)digits[bytes[i] >> 4];
         *out++ = (uint8_t)digits[bytes[i] & 15];

@@ -7,6 +7,25 @@
 
 typedef unsigned __int128 u128;
 
+uint8_t *lfs_copy_long(uint8_t *to, const uint8_t *from, size_t len);
+/* Copies len bytes and returns the end in `to`. For short texts of any length: what compilers make of memcpy for them takes longer to begin. */
+static inline uint8_t *lfs_copy(uint8_t *to, const uint8_t *from, size_t len) {
+    if (len > 64) return lfs_copy_long(to, from, len);
+    if (len > 32) {
+        memcpy(to, from, 32);
+        memcpy(to + len - 32, from + len - 32, 32);
+    } else if (len > 16) {
+        memcpy(to, from, 16);
+        memcpy(to + len - 16, from + len - 16, 16);
+    } else if (len >= 8) {
+        memcpy(to, from, 8);
+        memcpy(to + len - 8, from + len - 8, 8);
+    } else {
+        for (size_t i = 0; i < len; i++) to[i] = from[i];
+    }
+    return to + len;
+}
+
 #define LFS_TOTAL_LIMIT ((u128)1 << 127) /* totals stay below it, so that a sum of two never overflows */
 #define LFS_NS_PER_S 1000000000ull
 #define LFS_NO_DAY INT32_MIN

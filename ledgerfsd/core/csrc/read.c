@@ -138,13 +138,7 @@ static void put_halves(uint64_t out[2], u128 value) {
     out[1] = (uint64_t)(value >> 64);
 }
 
-int lfs_read_account(lfs_engine *e, uint64_t ordinal, lfs_account_view *out) {
-    pthread_mutex_lock(&e->publish);
-    int known = ordinal < e->counts.accounts;
-    lfs_state state = {0};
-    if (known) state = e->published[ordinal];
-    pthread_mutex_unlock(&e->publish);
-    if (!known) return -1;
+void lfs_account_fill(lfs_engine *e, uint32_t ordinal, const lfs_state *state, lfs_account_view *out) {
     const lfs_info *info = &e->ledger.info[ordinal];
     memset(out, 0, sizeof *out);
     memcpy(out->name, info->name, 64);
@@ -154,25 +148,34 @@ int lfs_read_account(lfs_engine *e, uint64_t ordinal, lfs_account_view *out) {
     memcpy(out->currency, unit->code, sizeof unit->code);
     out->decimals = unit->decimals;
     pthread_mutex_unlock(&e->names_lock);
-    put_halves(out->debits, state.debits);
-    put_halves(out->credits, state.credits);
-    put_halves(out->held_debits, state.held_debits);
-    put_halves(out->held_credits, state.held_credits);
+    put_halves(out->debits, state->debits);
+    put_halves(out->credits, state->credits);
+    put_halves(out->held_debits, state->held_debits);
+    put_halves(out->held_credits, state->held_credits);
     put_halves(out->overdraft, info->overdraft);
     out->open_index = info->open_index;
-    out->last_index = state.last_index;
-    out->last_tx = state.last_tx;
-    out->entries = state.entries;
-    out->log_bytes = state.log_bytes;
+    out->last_index = state->last_index;
+    out->last_tx = state->last_tx;
+    out->entries = state->entries;
+    out->log_bytes = state->log_bytes;
     out->account_class = info->class_;
     out->normal = info->normal;
-    out->status = (uint8_t)state.status;
+    out->status = (uint8_t)state->status;
     out->limit = info->limit;
-    return 0;
+}
+
+int lfs_read_account(lfs_engine *e, uint64_t ordinal, lfs_account_view *out) {
+    pthread_mutex_lock(&e->publish);
+    int known = ordinal < e->counts.accounts;
+    lfs_state state = {0};
+    if (known) state = e->published[ordinal];
+    pthread_mutex_unlock(&e->publish);
+    if (known) lfs_account_fill(e, (uint32_t)ordinal, &state, out);
+    return known ? 0 : -1;
 }
 
 /* The account's entry before this one; -1 at the beginning of the chain. */
-static int64_t previous_of(lfs_engine *e, const lfs_info *info, uint64_t index) {
+int64_t lfs_previous_of(lfs_engine *e, const lfs_info *info, uint64_t index) {
     lfs_entry entry;
     lfs_entry_posting posting;
     uint32_t len;
@@ -190,12 +193,12 @@ uint64_t lfs_read_history(lfs_engine *e, uint64_t ordinal, int64_t stop, int64_t
     lfs_account_view view;
     if (lfs_read_account(e, ordinal, &view)) return 0;
     const lfs_info *info = &e->ledger.info[ordinal];
-    int64_t index = behind > 0 ? previous_of(e, info, (uint64_t)behind) : (int64_t)view.last_index;
+    int64_t index = behind > 0 ? lfs_previous_of(e, info, (uint64_t)behind) : (int64_t)view.last_index;
     uint64_t n = 0;
     while (n < cap && index > stop) {
         out[n++] = (uint64_t)index;
         if ((uint64_t)index <= view.open_index) break;
-        index = previous_of(e, info, (uint64_t)index);
+        index = lfs_previous_of(e, info, (uint64_t)index);
     }
     return n;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "lfs_json.h"
@@ -353,7 +354,7 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
         return -1;
     }
     if (policies) memcpy(l->policy_leaf, policy, 32);
-    lfs_batch batch = {first, n, e->offset_room, tags, e->leaf_room, txs, (uint32_t)(l->next_tx - tx_before)};
+    lfs_batch batch = {first, n, e->offset_room, tags, e->leaf_room, txs, (uint32_t)(l->next_tx - tx_before), NULL, 0};
     int failed = lfs_project(e, &batch);
     free(txs);
     if (failed) {
@@ -373,8 +374,23 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
 }
 
 /* Where the bytes that are not zero end. */
+#define SCAN_BYTES (1u << 20)
 static uint64_t content_end(const uint8_t *map, uint64_t from, uint64_t end) {
-    while (end > from && !map[end - 1]) end--;
+    for (uint64_t begin; end > from; end = begin) {
+        uint64_t word = 0;
+        begin = end - from > SCAN_BYTES ? end - SCAN_BYTES : from;
+        madvise((void *)((uintptr_t)(map + begin) & ~(uintptr_t)(LFS_BLOCK - 1)), end - begin, MADV_POPULATE_READ); /* in one piece, if it can */
+        uint64_t at = begin;
+        for (; at + 8 <= end; at += 8) {
+            uint64_t some;
+            memcpy(&some, map + at, 8);
+            word |= some;
+        }
+        for (; at < end; at++) word |= map[at];
+        if (!word) continue;
+        while (!map[end - 1]) end--;
+        return end;
+    }
     return end;
 }
 

@@ -11,8 +11,8 @@ static inline uint8_t *put(uint8_t *p, const void *bytes, size_t len) {
     return p + len;
 }
 #define LIT(p, text) put(p, text, sizeof(text) - 1)
-static inline uint8_t *put_word(uint8_t *p, const char *word) { return put(p, word, strlen(word)); }
-static inline uint8_t *put_text(uint8_t *p, lfs_text text) { return put(p, text.p, text.len); }
+static inline uint8_t *put_word(uint8_t *p, const char *word) { return lfs_copy(p, (const uint8_t *)word, strlen(word)); }
+static inline uint8_t *put_text(uint8_t *p, lfs_text text) { return lfs_copy(p, text.p, text.len); }
 static inline uint8_t *quote(uint8_t *p, lfs_text text) {
     *p++ = '"';
     p = put_text(p, text);
@@ -91,10 +91,10 @@ static uint8_t *put_posting(const lfs_ledger *l, uint8_t *p, const lfs_effect *e
     const lfs_info *info = &l->info[effect->ordinal];
     const lfs_currency *unit = &l->currencies[info->currency];
     const lfs_state *after = &effect->after;
-    p = put(LIT(p, "{\"account\":\""), info->name, info->name_len);
+    p = lfs_copy(LIT(p, "{\"account\":\""), info->name, info->name_len);
     p = lfs_amount_put(LIT(p, "\",\"amount\":\""), amount, unit->decimals);
     if (what & TOTALS) p = lfs_amount_put(LIT(p, "\",\"credits\":\""), after->credits, unit->decimals);
-    p = put(LIT(p, "\",\"currency\":\""), unit->code, unit->len);
+    p = lfs_copy(LIT(p, "\",\"currency\":\""), (const uint8_t *)unit->code, unit->len);
     if (what & TOTALS) p = lfs_amount_put(LIT(p, "\",\"debits\":\""), after->debits, unit->decimals);
     if (what & HELD) {
         p = lfs_amount_put(LIT(p, "\",\"held_credits\":\""), after->held_credits, unit->decimals);

@@ -147,13 +147,33 @@ static void hash_one(int prefix, const uint8_t *data, size_t len, uint8_t out[32
 
 void lfs_sha256(const uint8_t *data, size_t len, uint8_t out[32]) { hash_one(LFS_NO_PREFIX, data, len, out); }
 
-void lfs_leaf_hashes(const uint8_t *const *entries, const uint32_t *lens, size_t n, uint8_t *out32n) {
-    if (in_use->lanes) {
-        lfs_strings in = {entries, lens, NULL, 0};
-        lfs_sha256_many(in_use->lanes, in_use->one, 0, &in, n, out32n);
+void lfs_sha256_padded(const uint8_t *const *messages, size_t blocks, size_t n, uint8_t *out32n) {
+    size_t wide = in_use->lanes ? in_use->lanes->lanes : 0, many = wide ? n / wide * wide : 0;
+    if (wide && n - many > wide / 2) many = n; /* half-empty lanes are no faster than one message after another */
+    if (many) lfs_sha256_many_padded(in_use->lanes, messages, blocks, many, out32n);
+    for (size_t i = many; i < n; i++) {
+        uint32_t state[8];
+        memcpy(state, LFS_SHA256_START, sizeof state);
+        in_use->one(state, messages[i], blocks);
+        lfs_digest_write(state, out32n + 32 * i);
+    }
+}
+
+static void hash_texts(int prefix, const uint8_t *const *texts, const uint32_t *lens, size_t n, uint8_t *out32n) {
+    if (in_use->lanes && n > 1) {
+        lfs_strings in = {texts, lens};
+        lfs_sha256_many(in_use->lanes, in_use->one, prefix, &in, n, out32n);
         return;
     }
-    for (size_t i = 0; i < n; i++) hash_one(0, entries[i], lens[i], out32n + 32 * i);
+    for (size_t i = 0; i < n; i++) hash_one(prefix, texts[i], lens[i], out32n + 32 * i);
+}
+
+void lfs_sha256_texts(const uint8_t *const *texts, const uint32_t *lens, size_t n, uint8_t *out32n) {
+    hash_texts(LFS_NO_PREFIX, texts, lens, n, out32n);
+}
+
+void lfs_leaf_hashes(const uint8_t *const *entries, const uint32_t *lens, size_t n, uint8_t *out32n) {
+    hash_texts(0, entries, lens, n, out32n);
 }
 
 void lfs_node_hash(const uint8_t left[32], const uint8_t right[32], uint8_t out[32]) {
@@ -163,11 +183,22 @@ void lfs_node_hash(const uint8_t left[32], const uint8_t right[32], uint8_t out[
     hash_one(1, pair, 64, out);
 }
 
+#define NODES_TOGETHER 64
 void lfs_node_hashes(const uint8_t *pairs64n, size_t n, uint8_t *out32n) {
-    if (in_use->lanes) {
-        lfs_strings in = {NULL, NULL, pairs64n, 64};
-        lfs_sha256_many(in_use->lanes, in_use->one, 1, &in, n, out32n);
-        return;
+    uint8_t rows[NODES_TOGETHER][128];
+    const uint8_t *messages[NODES_TOGETHER];
+    size_t most = n < NODES_TOGETHER ? n : NODES_TOGETHER;
+    for (size_t i = 0; i < most; i++) { /* 65 bytes are two blocks: padded once, filled again and again */
+        memset(rows[i], 0, 128);
+        rows[i][0] = 1;
+        rows[i][65] = 0x80;
+        rows[i][126] = 65 * 8 >> 8;
+        rows[i][127] = 65 * 8 & 255;
+        messages[i] = rows[i];
     }
-    for (size_t i = 0; i < n; i++) hash_one(1, pairs64n + 64 * i, 64, out32n + 32 * i);
+    for (size_t first = 0; first < n; first += NODES_TOGETHER) { /* read before a digest is written over them */
+        size_t together = n - first < NODES_TOGETHER ? n - first : NODES_TOGETHER;
+        for (size_t i = 0; i < together; i++) memcpy(rows[i] + 1, pairs64n + 64 * (first + i), 64);
+        lfs_sha256_padded(messages, 2, together, out32n + 32 * first);
+    }
 }

@@ -25,12 +25,10 @@ typedef struct {
 void lfs_message_cut(lfs_message *m, int prefix, const uint8_t *data, size_t len);
 void lfs_digest_write(const uint32_t state[8], uint8_t out[32]);
 
-/* What is to be hashed: n byte strings given by pointer and length, or (entries == NULL) n neighbours of `size` bytes. */
+/* What is to be hashed: byte strings given by pointer and length. */
 typedef struct {
     const uint8_t *const *entries;
     const uint32_t *lens;
-    const uint8_t *base;
-    size_t size;
 } lfs_strings;
 
 /* A compression function for `lanes` messages at once. state[word * lanes + lane] is aligned to 64 bytes. */
@@ -41,7 +39,8 @@ typedef struct {
 } lfs_lanes;
 extern const lfs_lanes LFS_AVX2_X8, LFS_AVX2_X16, LFS_AVX512_X16;
 
-/* Hash n strings in parallel lanes. Every string is read or copied before the digest of a later one is written, so `out` may
- * overlay neighbours of at least 32 bytes that fit into head and tail. `one` finishes what is too little for the lanes. */
+/* Hash n strings in parallel lanes. `one` finishes what is too little for the lanes. */
 void lfs_sha256_many(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefix, const lfs_strings *in, size_t n, uint8_t *out);
+/* The same of n messages that are padded already. */
+void lfs_sha256_many_padded(const lfs_lanes *lanes, const uint8_t *const *messages, size_t blocks, size_t n, uint8_t *out);
 #endif

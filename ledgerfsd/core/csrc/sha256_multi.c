@@ -58,9 +58,7 @@ static void begin(scheduler *s, unsigned lane) {
     s->string[lane] = IDLE;
     if (s->next == s->n) return;
     size_t i = s->string[lane] = s->next++;
-    const uint8_t *data = s->in->entries ? s->in->entries[i] : s->in->base + i * s->in->size;
-    size_t len = s->in->entries ? s->in->lens[i] : s->in->size;
-    lfs_message_cut(&s->message[lane], s->prefix, data, len);
+    lfs_message_cut(&s->message[lane], s->prefix, s->in->entries[i], s->in->lens[i]);
     for (unsigned word = 0; word < 8; word++) s->state[word * s->lanes->lanes + lane] = LFS_SHA256_START[word];
     s->piece[lane] = LFS_HEAD;
     while (!s->message[lane].piece[s->piece[lane]].blocks) s->piece[lane]++; /* the tail is never empty */
@@ -119,7 +117,8 @@ static void finish_alone(scheduler *s, unsigned lane, lfs_sha256_blocks *one) {
     lfs_digest_write(state, s->out + 32 * s->string[lane]);
 }
 
-void lfs_sha256_many(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefix, const lfs_strings *in, size_t n, uint8_t *out) {
+/* Strings of all lengths at once. */
+static void many_mixed(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefix, const lfs_strings *in, size_t n, uint8_t *out) {
     scheduler s;
     s.lanes = lanes, s.prefix = prefix, s.in = in, s.next = 0, s.n = n, s.out = out, s.busy = 0;
     for (unsigned lane = 0; lane < lanes->lanes; lane++) begin(&s, lane);
@@ -127,5 +126,69 @@ void lfs_sha256_many(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefix,
     while (s.busy > lanes->lanes / 2) step(&s);
     for (unsigned lane = 0; lane < lanes->lanes; lane++) {
         if (s.string[lane] != IDLE) finish_alone(&s, lane, one);
+    }
+}
+
+#define EVEN_BLOCKS_MAX 16
+
+/* As many strings as there are lanes, which all come to the same number of blocks: copied and padded, and then there is nothing to decide. */
+static void even(const lfs_lanes *lanes, int prefix, const lfs_strings *in, const uint32_t *which, unsigned blocks, uint8_t *out) {
+    uint8_t rows[LFS_LANES_MAX][64 * EVEN_BLOCKS_MAX], digests[LFS_LANES_MAX][32];
+    const uint8_t *messages[LFS_LANES_MAX];
+    for (unsigned lane = 0; lane < lanes->lanes; lane++) {
+        uint8_t *row = rows[lane];
+        uint64_t len = in->lens[which[lane]] + (prefix != LFS_NO_PREFIX), bits = __builtin_bswap64(8 * len);
+        messages[lane] = row;
+        row[0] = (uint8_t)prefix;
+        memcpy(row + (prefix != LFS_NO_PREFIX), in->entries[which[lane]], in->lens[which[lane]]);
+        memset(row + len, 0, 64 * blocks - len);
+        row[len] = 0x80;
+        memcpy(row + 64 * blocks - 8, &bits, 8);
+    }
+    lfs_sha256_many_padded(lanes, messages, blocks, lanes->lanes, digests[0]);
+    for (unsigned lane = 0; lane < lanes->lanes; lane++) memcpy(out + 32 * (size_t)which[lane], digests[lane], 32);
+}
+
+void lfs_sha256_many(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefix, const lfs_strings *in, size_t n, uint8_t *out) {
+    enum { LEFT_MAX = EVEN_BLOCKS_MAX * LFS_LANES_MAX };
+    uint32_t waiting[EVEN_BLOCKS_MAX + 1][LFS_LANES_MAX], count[EVEN_BLOCKS_MAX + 1] = {0}, left[LEFT_MAX], lens[LEFT_MAX], n_left = 0;
+    const uint8_t *texts[LEFT_MAX];
+    uint8_t digests[LEFT_MAX][32];
+    for (size_t i = 0; i < n; i++) {
+        size_t blocks = (in->lens[i] + (prefix != LFS_NO_PREFIX) + 9 + 63) / 64;
+        if (blocks > EVEN_BLOCKS_MAX) blocks = 0; /* long ones wait for each other whatever their length */
+        waiting[blocks][count[blocks]++] = (uint32_t)i;
+        if (count[blocks] < lanes->lanes) continue;
+        count[blocks] = 0;
+        if (blocks) {
+            even(lanes, prefix, in, waiting[blocks], (unsigned)blocks, out);
+            continue;
+        }
+        for (unsigned k = 0; k < lanes->lanes; k++) texts[k] = in->entries[waiting[0][k]], lens[k] = in->lens[waiting[0][k]];
+        many_mixed(lanes, one, prefix, &(lfs_strings){texts, lens}, lanes->lanes, digests[0]);
+        for (unsigned k = 0; k < lanes->lanes; k++) memcpy(out + 32 * (size_t)waiting[0][k], digests[k], 32);
+    }
+    for (unsigned blocks = 0; blocks <= EVEN_BLOCKS_MAX; blocks++)
+        for (uint32_t k = 0; k < count[blocks]; k++) left[n_left++] = waiting[blocks][k];
+    for (uint32_t k = 0; k < n_left; k++) texts[k] = in->entries[left[k]], lens[k] = in->lens[left[k]];
+    if (n_left) many_mixed(lanes, one, prefix, &(lfs_strings){texts, lens}, n_left, digests[0]);
+    for (uint32_t k = 0; k < n_left; k++) memcpy(out + 32 * (size_t)left[k], digests[k], 32);
+}
+
+void lfs_sha256_many_padded(const lfs_lanes *lanes, const uint8_t *const *messages, size_t blocks, size_t n, uint8_t *out) {
+    _Alignas(64) uint32_t state[8 * LFS_LANES_MAX];
+    const uint8_t *data[LFS_LANES_MAX];
+    unsigned wide = lanes->lanes;
+    for (size_t first = 0; first < n; first += wide) {
+        for (unsigned lane = 0; lane < wide; lane++) { /* an idle lane reads what another reads */
+            data[lane] = messages[first + lane < n ? first + lane : first];
+            for (unsigned word = 0; word < 8; word++) state[word * wide + lane] = LFS_SHA256_START[word];
+        }
+        lanes->blocks(state, data, blocks);
+        for (unsigned lane = 0; lane < wide && first + lane < n; lane++) {
+            uint32_t one[8];
+            for (unsigned word = 0; word < 8; word++) one[word] = state[word * wide + lane];
+            lfs_digest_write(one, out + 32 * (first + lane));
+        }
     }
 }

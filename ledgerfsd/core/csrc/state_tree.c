@@ -7,114 +7,260 @@
 #define TAG_NODE 0x11
 #define TAG_STATE 0x12
 #define SUM_BYTES 24
+#define NODE_MESSAGE_BYTES (2 + 2 * LFS_NODE_BYTES)
+#define NODE_ROW_BYTES 256 /* the message, 0x80, zeros and the length in bits: four blocks */
 
 /* -- bytes */
 
 static uint8_t *put(uint8_t *p, const void *bytes, size_t len) { return (uint8_t *)memcpy(p, bytes, len) + len; }
 
-static uint8_t *put_number(uint8_t *p, u128 value, unsigned bytes) {
-    for (unsigned i = bytes; i-- > 0; value >>= 8) p[i] = (uint8_t)value;
-    return p + bytes;
+static uint8_t *put_u64(uint8_t *p, uint64_t value) {
+    value = __builtin_bswap64(value);
+    return put(p, &value, 8);
 }
 
-static uint8_t *put_text(uint8_t *p, const void *text, size_t len) { return put(put_number(p, len, 2), text, len); }
+static uint8_t *put_u128(uint8_t *p, u128 value) { return put_u64(put_u64(p, (uint64_t)(value >> 64)), (uint64_t)value); }
 
-static uint8_t *put_sum(uint8_t *p, lfs_sum sum) {
-    for (int i = 2; i >= 0; i--) p = put_number(p, sum.word[i], 8);
-    return p;
+static uint8_t *put_text(uint8_t *p, const void *text, size_t len) {
+    *p++ = (uint8_t)(len >> 8);
+    *p++ = (uint8_t)len;
+    return put(p, text, len);
 }
 
-static uint8_t *put_sums(uint8_t *p, const lfs_node *n) { return put_sum(put_sum(put_sum(p, n->debits), n->credits), n->liability); }
+static uint64_t get_u64(const uint8_t *p) {
+    uint64_t value;
+    memcpy(&value, p, 8);
+    return __builtin_bswap64(value);
+}
 
-static uint8_t *put_node(uint8_t *p, const lfs_node *n) { return put_sums(put(p, n->hash, 32), n); }
-
-static lfs_sum sum_of(u128 value) { return (lfs_sum){{(uint64_t)value, (uint64_t)(value >> 64), 0}}; }
-
-static lfs_sum sum_add(lfs_sum a, lfs_sum b) {
-    lfs_sum out;
+static void sum_add(uint8_t *out, const uint8_t *a, const uint8_t *b) {
     u128 carry = 0;
-    for (int i = 0; i < 3; i++, carry >>= 64) {
-        carry += (u128)a.word[i] + b.word[i];
-        out.word[i] = (uint64_t)carry;
+    for (int at = SUM_BYTES - 8; at >= 0; at -= 8, carry >>= 64) {
+        carry += (u128)get_u64(a + at) + get_u64(b + at);
+        put_u64(out + at, (uint64_t)carry);
     }
-    return out;
 }
 
-/* -- nodes */
-
-static void leaf_make(lfs_node *out, uint32_t ordinal, const lfs_tree *tree, const lfs_info *info, const lfs_state *state) {
-    uint8_t bytes[256], *p = bytes;
-    *p++ = TAG_LEAF;
-    p = put_text(put_number(p, ordinal, 8), info->name, info->name_len);
-    p = put_text(p, tree->currency, strlen(tree->currency));
-    *p++ = tree->decimals;
-    p = put_text(p, LFS_CLASS_NAMES[info->class_], strlen(LFS_CLASS_NAMES[info->class_]));
-    *p++ = info->normal == S_CREDIT;
-    *p++ = (uint8_t)state->status;
-    p = put_number(put_number(p, state->entries, 8), state->last_index, 8);
-    p = put_number(put_number(p, state->debits, 16), state->credits, 16);
-    p = put_number(put_number(p, state->held_debits, 16), state->held_credits, 16);
-    lfs_sha256(bytes, (size_t)(p - bytes), out->hash);
-    out->debits = sum_of(state->debits);
-    out->credits = sum_of(state->credits);
-    out->liability = sum_of(state->credits > state->debits ? state->credits - state->debits : 0);
-}
-
-static void parent_make(lfs_node *out, unsigned height, const lfs_node *left, const lfs_node *right) {
-    uint8_t bytes[2 + 2 * LFS_NODE_BYTES] = {TAG_NODE, (uint8_t)height};
-    put_node(put_node(bytes + 2, left), right);
-    lfs_node made = {.debits = sum_add(left->debits, right->debits),
-                     .credits = sum_add(left->credits, right->credits),
-                     .liability = sum_add(left->liability, right->liability)};
-    lfs_sha256(bytes, sizeof bytes, made.hash);
-    *out = made;
+static void sums_add(lfs_node *out, const lfs_node *pair) {
+    for (int at = 32; at < LFS_NODE_BYTES; at += SUM_BYTES) sum_add(out->bytes + at, pair[0].bytes + at, pair[1].bytes + at);
 }
 
 /* -- one tree */
 
 static lfs_node *node_at(lfs_tree *tree, unsigned level, uint32_t position) {
-    if (position >= tree->room[level]) {
-        tree->room[level] = tree->room[level] ? 2 * tree->room[level] : 16;
-        if (tree->room[level] <= position) tree->room[level] = position + 1;
-        tree->level[level] = lfs_grow(tree->level[level], tree->room[level] * sizeof(lfs_node));
+    while (position >= tree->room[level]) {
+        tree->room[level] = tree->room[level] ? 2 * tree->room[level] : 64;
+        tree->level[level] = lfs_grow_big(tree->level[level], tree->room[level] * sizeof(lfs_node));
     }
     return &tree->level[level][position];
 }
 
-static void node_renew(lfs_tree *tree, unsigned level, uint32_t position) {
-    lfs_node *out = node_at(tree, level, position);
-    const lfs_node *left = &tree->level[level - 1][2 * position];
-    if (2 * position + 1 < tree->size[level - 1]) parent_make(out, level, left, left + 1);
-    else *out = *left;
+/* By 11 bits at a time, from the lowest; room for n more stands behind. Three rounds end in the room, so a fourth, of copying, ends where it began. */
+static void sort_rising(uint32_t *positions, uint32_t n) {
+    uint32_t *from = positions, *to = positions + n, i = 1, k;
+    for (; i < n && (positions[i - 1] <= positions[i] || n <= 64); i++) { /* few: each to its place */
+        uint32_t moving = positions[i];
+        for (k = i; k && positions[k - 1] > moving; k--) positions[k] = positions[k - 1];
+        positions[k] = moving;
+    }
+    if (i >= n) return;
+    for (unsigned shift = 0; shift < 32; shift += 11) {
+        uint32_t place[2049] = {0};
+        for (i = 0; i < n; i++) place[(from[i] >> shift & 2047) + 1]++;
+        for (i = 1; i < 2048; i++) place[i] += place[i - 1];
+        for (i = 0; i < n; i++) to[place[from[i] >> shift & 2047]++] = from[i];
+        uint32_t *other = from;
+        from = to;
+        to = other;
+    }
+    memcpy(positions, from, n * sizeof *positions);
 }
 
-static int ascending(const void *a, const void *b) {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return (x > y) - (x < y);
+/* Nodes of one level, waiting to be hashed together. */
+#define NODES_STAGED 64
+#define PIECE 1024
+#define NODES_AHEAD 12 /* their memory is on its way before it is needed */
+typedef struct {
+    lfs_tree *tree;
+    unsigned level;
+    uint32_t n, position[NODES_STAGED];
+    uint8_t rows[NODES_STAGED][NODE_ROW_BYTES]; /* padded as SHA-256 pads them */
+} nodes;
+
+static void nodes_begin(nodes *s, lfs_tree *tree) {
+    uint8_t *row = s->rows[0];
+    s->tree = tree;
+    s->n = 0;
+    memset(row, 0, NODE_ROW_BYTES);
+    row[0] = TAG_NODE;
+    row[NODE_MESSAGE_BYTES] = 0x80;
+    put_u64(row + NODE_ROW_BYTES - 8, 8 * NODE_MESSAGE_BYTES);
+    for (int i = 1; i < NODES_STAGED; i++) memcpy(s->rows[i], row, NODE_ROW_BYTES);
 }
 
-/* Level by level, each changed node once. Where most have changed, sorting would cost more than hashing all. */
-static void rehash(lfs_tree *tree) {
-    uint32_t n = tree->n_changed, *changed = tree->changed;
-    if (!n) return;
-    int all = n > tree->size[0] / 4;
-    if (!all) qsort(changed, n, sizeof *changed, ascending);
-    unsigned level = 1;
-    for (; tree->size[level - 1] > 1; level++) {
-        tree->size[level] = tree->size[level - 1] / 2 + (tree->size[level - 1] & 1);
-        for (uint32_t i = 0; all && i < tree->size[level]; i++) node_renew(tree, level, i);
-        if (all) continue;
+static void nodes_flush(nodes *s) {
+    uint8_t digests[NODES_STAGED][32];
+    const uint8_t *rows[NODES_STAGED];
+    for (uint32_t i = 0; i < s->n; i++) rows[i] = s->rows[i];
+    lfs_sha256_padded(rows, NODE_ROW_BYTES / 64, s->n, digests[0]);
+    lfs_node *level = s->tree->level[s->level];
+    for (uint32_t i = 0; i < s->n; i++) memcpy(level[s->position[i]].bytes, digests[i], 32);
+    s->n = 0;
+}
+
+static void node_renew(nodes *s, uint32_t position) {
+    lfs_node *out = node_at(s->tree, s->level, position);
+    const lfs_node *pair = &s->tree->level[s->level - 1][2 * (size_t)position];
+    if (2 * (size_t)position + 1 >= s->tree->size[s->level - 1]) {
+        *out = pair[0];
+        return;
+    }
+    uint8_t *row = s->rows[s->n];
+    row[1] = (uint8_t)s->level;
+    memcpy(row + 2, pair, 2 * LFS_NODE_BYTES);
+    sums_add(out, pair);
+    s->position[s->n++] = position;
+    if (s->n == NODES_STAGED) nodes_flush(s);
+}
+
+/* Up from level `from` to level `to`, each changed node once. positions: n of level `from`, rising; then of the level reached. Returns how many. */
+static uint32_t climb(nodes *staged, uint32_t *positions, uint32_t n, unsigned from, unsigned to) {
+    lfs_tree *tree = staged->tree;
+    for (unsigned level = from + 1; level <= to && level < tree->levels; level++) {
+        staged->level = level;
         uint32_t kept = 0;
+        const lfs_node *below = tree->level[level - 1];
         for (uint32_t i = 0; i < n; i++) {
-            uint32_t position = changed[i] / 2;
-            if (kept && changed[kept - 1] == position) continue;
-            node_renew(tree, level, position);
-            changed[kept++] = position;
+            uint32_t position = positions[i] / 2;
+            if (i + NODES_AHEAD < n) {
+                const uint8_t *pair = below[positions[i + NODES_AHEAD] & ~1u].bytes;
+                for (int line = 0; line < 4; line++) __builtin_prefetch(pair + 64 * line);
+            }
+            if (kept && positions[kept - 1] == position) continue;
+            node_renew(staged, position);
+            positions[kept++] = position;
         }
+        nodes_flush(staged);
         n = kept;
     }
+    return n;
+}
+
+static void grow(lfs_tree *tree) {
+    unsigned level = 1;
+    node_at(tree, 0, tree->size[0] - 1);
+    for (; tree->size[level - 1] > 1; level++) {
+        tree->size[level] = tree->size[level - 1] / 2 + (tree->size[level - 1] & 1);
+        node_at(tree, level, tree->size[level] - 1);
+    }
     tree->levels = level;
+}
+
+/* In pieces of which all low levels stay in the cache. */
+static void hash_low(lfs_tree *tree) {
+    nodes staged;
+    if (!tree->n_changed) return;
+    grow(tree);
+    nodes_begin(&staged, tree);
+    sort_rising(tree->changed, tree->n_changed);
+    for (uint32_t at = 0; at < tree->n_changed; at += PIECE) {
+        uint32_t left = tree->n_changed - at, n = climb(&staged, tree->changed + at, left < PIECE ? left : PIECE, 0, LFS_LOW_LEVELS);
+        if (tree->n_risen + n > tree->risen_size) {
+            tree->risen_size = 2 * (tree->n_risen + n) + 64;
+            tree->risen = lfs_grow(tree->risen, 2ull * tree->risen_size * sizeof *tree->risen); /* half of it to sort into */
+        }
+        memcpy(tree->risen + tree->n_risen, tree->changed + at, n * sizeof *tree->risen);
+        tree->n_risen += n;
+    }
     tree->n_changed = 0;
+}
+
+static void hash_high(lfs_tree *tree) {
+    nodes staged;
+    if (!tree->n_risen) return;
+    nodes_begin(&staged, tree);
+    sort_rising(tree->risen, tree->n_risen);
+    climb(&staged, tree->risen, tree->n_risen, LFS_LOW_LEVELS, LFS_TREE_LEVELS);
+    tree->n_risen = 0;
+}
+
+/* -- leaves */
+
+/* Copies of a fixed size are one or two instructions; what is too long is written over. */
+static unsigned leaf_put(uint8_t *bytes, uint32_t ordinal, const lfs_tree *tree, const lfs_info *info, const lfs_state *state) {
+    uint8_t *p = bytes;
+    *p++ = TAG_LEAF;
+    p = put_u64(p, ordinal);
+    *p++ = 0;
+    *p++ = info->name_len;
+    memcpy(p, info->name, sizeof info->name);
+    p += info->name_len;
+    memcpy(p, tree->unit, sizeof tree->unit);
+    p += tree->unit_len;
+    *p++ = info->normal == S_CREDIT;
+    *p++ = (uint8_t)state->status;
+    p = put_u64(put_u64(p, state->entries), state->last_index);
+    p = put_u128(put_u128(put_u128(put_u128(p, state->debits), state->credits), state->held_debits), state->held_credits);
+    return (unsigned)(p - bytes);
+}
+
+/* The row and the sums of one leaf; returns how many blocks the row has. */
+static unsigned leaf_make(lfs_state_tree *t, uint32_t which) {
+    const lfs_staged *staged = &t->staged[which];
+    lfs_place place = t->places[staged->ordinal];
+    lfs_tree *tree = &t->trees[place.tree];
+    const lfs_state *state = staged->state;
+    uint8_t *sums = node_at(tree, 0, place.position)->bytes + 32, *row = t->rows[which];
+    memset(sums, 0, 3 * SUM_BYTES);
+    put_u128(sums + 8, state->debits);
+    put_u128(sums + 8 + SUM_BYTES, state->credits);
+    put_u128(sums + 8 + 2 * SUM_BYTES, state->credits > state->debits ? state->credits - state->debits : 0);
+    if (tree->n_changed == tree->changed_size) {
+        tree->changed_size = tree->changed_size ? 2 * tree->changed_size : 64;
+        tree->changed = lfs_grow(tree->changed, 2ull * tree->changed_size * sizeof *tree->changed); /* half of it to sort into */
+    }
+    tree->changed[tree->n_changed++] = place.position;
+    unsigned len = leaf_put(row, staged->ordinal, tree, staged->info, state), blocks = (len + 9 + 63) / 64;
+    memset(row + len, 0, 64 * blocks - len);
+    row[len] = 0x80;
+    put_u64(row + 64 * blocks - 8, 8ull * len);
+    return blocks;
+}
+
+void lfs_state_tree_make_leaves(lfs_state_tree *t) {
+    enum { BLOCKS = LFS_LEAF_ROW_BYTES / 64 };
+    uint32_t n = t->n_staged, which[BLOCKS + 1][LFS_LEAVES_STAGED], count[BLOCKS + 1] = {0};
+    const uint8_t *rows[LFS_LEAVES_STAGED];
+    uint8_t digests[LFS_LEAVES_STAGED][32];
+    for (uint32_t i = 0; i < n; i++) __builtin_prefetch(&t->places[t->staged[i].ordinal]);
+    for (uint32_t i = 0; i < n; i++) {
+        lfs_place place = t->places[t->staged[i].ordinal];
+        uint8_t *node = node_at(&t->trees[place.tree], 0, place.position)->bytes;
+        const uint8_t *info = (const uint8_t *)t->staged[i].info;
+        __builtin_prefetch(info);
+        __builtin_prefetch(info + 64);
+        lfs_prefetch_state(t->staged[i].state);
+        __builtin_prefetch(node, 1);
+        __builtin_prefetch(node + 64, 1);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        unsigned blocks = leaf_make(t, i);
+        which[blocks][count[blocks]++] = i;
+    }
+    for (unsigned blocks = 1; blocks <= BLOCKS; blocks++) {
+        for (uint32_t i = 0; i < count[blocks]; i++) rows[i] = t->rows[which[blocks][i]];
+        lfs_sha256_padded(rows, blocks, count[blocks], digests[0]);
+        for (uint32_t i = 0; i < count[blocks]; i++) { /* in order: the last of one account holds */
+            lfs_place place = t->places[t->staged[which[blocks][i]].ordinal];
+            memcpy(t->trees[place.tree].level[0][place.position].bytes, digests[i], 32);
+        }
+    }
+    t->n_staged = 0;
+}
+
+void lfs_state_tree_set(lfs_state_tree *t, uint32_t ordinal, const lfs_info *info, const lfs_state *state) {
+    t->staged[t->n_staged++] = (lfs_staged){ordinal, info, state};
+    if (t->n_staged == LFS_LEAVES_STAGED) lfs_state_tree_make_leaves(t);
 }
 
 /* -- all trees */
@@ -124,6 +270,8 @@ int lfs_state_tree_init(lfs_state_tree *t, uint32_t accounts_max) {
     t->accounts_max = accounts_max;
     t->places = mmap(NULL, accounts_max * sizeof *t->places, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (t->places == MAP_FAILED) t->places = NULL;
+    t->rows = lfs_grow(NULL, LFS_LEAVES_STAGED * sizeof *t->rows);
+    t->staged = lfs_grow(NULL, LFS_LEAVES_STAGED * sizeof *t->staged);
     return t->places ? 0 : -1;
 }
 
@@ -131,9 +279,12 @@ void lfs_state_tree_free(lfs_state_tree *t) {
     for (uint32_t i = 0; i < t->n_trees; i++) {
         for (unsigned level = 0; level < LFS_TREE_LEVELS; level++) free(t->trees[i].level[level]);
         free(t->trees[i].changed);
+        free(t->trees[i].risen);
     }
     free(t->trees);
     free(t->order);
+    free(t->rows);
+    free(t->staged);
     if (t->places) munmap(t->places, t->accounts_max * sizeof *t->places);
 }
 
@@ -155,6 +306,9 @@ static uint32_t tree_for(lfs_state_tree *t, const lfs_currency *currency, uint8_
     memcpy(tree->currency, currency->code, sizeof tree->currency);
     tree->decimals = currency->decimals;
     tree->class_ = class_;
+    uint8_t *unit = put_text(tree->unit, tree->currency, strlen(tree->currency));
+    *unit++ = tree->decimals;
+    tree->unit_len = (uint8_t)(put_text(unit, LFS_CLASS_NAMES[class_], strlen(LFS_CLASS_NAMES[class_])) - tree->unit);
     uint32_t place = t->n_trees;
     while (place && before(tree, &t->trees[t->order[place - 1]])) place--;
     memmove(t->order + place + 1, t->order + place, (t->n_trees - place) * sizeof *t->order);
@@ -167,20 +321,19 @@ void lfs_state_tree_open(lfs_state_tree *t, const lfs_info *info, const lfs_curr
     t->places[t->n_accounts++] = (lfs_place){which, t->trees[which].size[0]++};
 }
 
-void lfs_state_tree_set(lfs_state_tree *t, uint32_t ordinal, const lfs_info *info, const lfs_state *state) {
-    lfs_place place = t->places[ordinal];
-    lfs_tree *tree = &t->trees[place.tree];
-    leaf_make(node_at(tree, 0, place.position), ordinal, tree, info, state);
-    if (tree->n_changed == tree->changed_size) {
-        tree->changed_size = tree->changed_size ? 2 * tree->changed_size : 64;
-        tree->changed = lfs_grow(tree->changed, tree->changed_size * sizeof *tree->changed);
-    }
-    tree->changed[tree->n_changed++] = place.position;
+void lfs_state_tree_settle(lfs_state_tree *t) {
+    lfs_state_tree_make_leaves(t);
+    for (uint32_t i = 0; i < t->n_trees; i++) hash_low(&t->trees[i]);
+}
+
+void lfs_state_tree_hash(lfs_state_tree *t) {
+    lfs_state_tree_settle(t);
+    for (uint32_t i = 0; i < t->n_trees; i++) hash_high(&t->trees[i]);
 }
 
 void lfs_state_tree_root(lfs_state_tree *t, uint8_t out[32]) {
     size_t len;
-    for (uint32_t i = 0; i < t->n_trees; i++) rehash(&t->trees[i]);
+    lfs_state_tree_hash(t);
     uint8_t *list = lfs_state_tree_list(t, &len);
     lfs_sha256(list, len, out);
     free(list);
@@ -191,20 +344,21 @@ uint32_t lfs_state_tree_path(const lfs_state_tree *t, uint32_t ordinal, uint8_t 
     const lfs_tree *tree = &t->trees[place.tree];
     uint32_t n = 0, position = place.position;
     for (unsigned level = 0; level + 1 < tree->levels; level++, position /= 2)
-        if ((position ^ 1) < tree->size[level]) put_node(out + LFS_NODE_BYTES * n++, &tree->level[level][position ^ 1]);
+        if ((position ^ 1) < tree->size[level]) memcpy(out + LFS_NODE_BYTES * n++, tree->level[level][position ^ 1].bytes, LFS_NODE_BYTES);
     return n;
 }
 
 uint8_t *lfs_state_tree_list(const lfs_state_tree *t, size_t *len) {
     uint8_t *list = lfs_grow(NULL, 16 + t->n_trees * (size_t)192), *p = list;
     *p++ = TAG_STATE;
-    p = put_number(put_number(p, t->n_accounts, 8), t->n_trees, 4);
+    p = put_u64(p, t->n_accounts);
+    for (int shift = 24; shift >= 0; shift -= 8) *p++ = (uint8_t)(t->n_trees >> shift);
     for (uint32_t i = 0; i < t->n_trees; i++) {
         const lfs_tree *tree = &t->trees[t->order[i]];
         const lfs_node *root = &tree->level[tree->levels - 1][0];
         const char *class_ = LFS_CLASS_NAMES[tree->class_];
         p = put_text(put_text(p, tree->currency, strlen(tree->currency)), class_, strlen(class_));
-        p = put(put_sums(put_number(p, tree->size[0], 8), root), root->hash, 32);
+        p = put(put(put_u64(p, tree->size[0]), root->bytes + 32, 3 * SUM_BYTES), root->bytes, 32);
     }
     *len = (size_t)(p - list);
     return list;

@@ -102,14 +102,17 @@ int lfs_segment_add(lfs_engine *e, int fd, uint64_t first_index, uint64_t base) 
     return 0;
 }
 
+/* Past the page cache where the file system can: copying zeros into it costs as much as copying entries, and pushes out what is read. */
 static int zeroed_file(lfs_engine *e, const char *name, uint64_t bytes) {
-    static const uint8_t zeros[1 << 20];
-    int fd = openat(e->journal_dir, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    static _Alignas(LFS_BLOCK) const uint8_t zeros[1 << 20];
+    int flags = O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, fd = openat(e->journal_dir, name, flags | O_DIRECT, 0640);
+    if (fd < 0 && errno == EINVAL) fd = openat(e->journal_dir, name, flags, 0640);
     if (fd < 0) return -1;
     int failed = 0;
+    bytes = (bytes + LFS_BLOCK - 1) & ~(uint64_t)(LFS_BLOCK - 1);
     for (uint64_t at = 0; at < bytes && !failed; at += sizeof zeros)
         failed = lfs_write_all(fd, zeros, bytes - at < sizeof zeros ? bytes - at : sizeof zeros, at);
-    if (!failed) failed = fdatasync(fd);
+    if (!failed) failed = fdatasync(fd) || fcntl(fd, F_SETFL, O_RDWR);
     if (!failed) return fd;
     int saved = errno;
     unlinkat(e->journal_dir, name, 0); /* a spare that is not whole helps nobody, and the disk may be full */
@@ -198,6 +201,7 @@ void lfs_rooms(lfs_engine *e, uint32_t entries) {
     e->offset_room = lfs_grow(e->offset_room, e->room * sizeof *e->offset_room);
     e->leaf_room = lfs_grow(e->leaf_room, e->room * 32ull);
     e->mth_room = lfs_grow(e->mth_room, e->room * 32ull);
+    e->tile_room = lfs_grow(e->tile_room, (e->room / 256 + 2) * 32ull);
     e->pointer_room = lfs_grow(e->pointer_room, e->room * sizeof *e->pointer_room);
     e->length_room = lfs_grow(e->length_room, e->room * sizeof *e->length_room);
 }
@@ -223,6 +227,7 @@ static int project_hashes(lfs_engine *e, const lfs_batch *batch) {
         lfs_dense *below = &e->hashes[level - 1], *here = &e->hashes[level];
         uint64_t full = below->size / (256 * 32);
         if (full && here->fd <= 0 && open_level(e, level)) return -1;
+        if (level == 1 && batch->n_tiles && lfs_dense_append(e, here, batch->tiles, batch->n_tiles * 32)) return -1;
         while (here->fd > 0 && here->size / 32 < full) {
             uint8_t scratch[128 * 32], root[32];
             lfs_mth(below->map + here->size * 256, 256, scratch, root);

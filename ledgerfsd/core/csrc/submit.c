@@ -72,8 +72,10 @@ static void apply_one(lfs_engine *e, lfs_ticket *t, lfs_intent *in, int write_re
 }
 
 static void apply_chunk(lfs_engine *e, lfs_ticket *t, lfs_intent *intents, uint32_t n) {
+    lfs_intents_hash(intents, n);
     if (!t->dry_run) reserve(e, n);
     for (uint32_t i = 0; i < n; i++) lfs_prefetch_tables(&e->ledger, &intents[i]);
+    for (uint32_t i = 0; i < n; i++) lfs_prefetch_names(&e->ledger, &intents[i]);
     for (uint32_t i = 0; i < n; i++) lfs_prefetch_accounts(&e->ledger, &intents[i]);
     for (uint32_t i = 0; i < n; i++) {
         if (!t->dry_run) group_room(e);
@@ -154,6 +156,7 @@ static void all_or_none(lfs_engine *e, lfs_ticket *t, lfs_intent *intents, uint3
     }
     if (l->group->intents && l->group->intents + n > LFS_BATCH_INTENTS_MAX) lfs_hand_over(e);
     reserve(e, n + 1);
+    lfs_intents_hash(intents, n);
     for (uint32_t i = 0; i < n; i++) lfs_prefetch_tables(l, &intents[i]);
     lfs_scope_begin(l, &mark);
     uint32_t failed = n;

@@ -16,6 +16,13 @@ void *lfs_grow(void *p, size_t bytes) {
     return q;
 }
 
+void *lfs_grow_big(void *p, size_t bytes) {
+    p = lfs_grow(p, bytes);
+    uintptr_t huge = 2u << 20, first = ((uintptr_t)p + huge - 1) & ~(huge - 1), last = ((uintptr_t)p + bytes) & ~(huge - 1);
+    if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE);
+    return p;
+}
+
 static void *big_zeroed(size_t bytes) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return NULL;

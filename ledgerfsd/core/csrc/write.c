@@ -41,7 +41,7 @@ static int seal(lfs_engine *e, lfs_group *g) {
     }
     lfs_leaf_hashes(e->pointer_room, e->length_room, n, e->leaf_room);
     lfs_mth(e->leaf_room, n, e->mth_room, tx_root);
-    lfs_frontier_append(&e->frontier, e->leaf_room, n);
+    e->n_tiles = lfs_frontier_append_tiles(&e->frontier, e->leaf_room, n, e->tile_room);
     lfs_frontier_root(&e->frontier, log_root);
 
     uint8_t *at = g->bytes + g->used, *leaf = e->leaf_room + 32ull * n;
@@ -51,7 +51,7 @@ static int seal(lfs_engine *e, lfs_group *g) {
     at[0] = (uint8_t)(len >> 8);
     at[1] = (uint8_t)len;
     lfs_leaf_hashes(&entry, &len, 1, leaf);
-    lfs_frontier_append(&e->frontier, leaf, 1);
+    e->n_tiles += lfs_frontier_append_tiles(&e->frontier, leaf, 1, e->tile_room + 32 * e->n_tiles);
     memcpy(e->prev_seal, leaf, 32);
     g->start[n] = (uint32_t)g->used;
     g->tag[n] = 0;
@@ -68,13 +68,23 @@ static uint32_t segment_cut(lfs_engine *e, const lfs_group *g, uint32_t from, ui
     return n;
 }
 
+/* Zeros behind the group, up to the end of the block in the file, where zeros stand: so the kernel need not read the block before it is written to in part.
+ * There is room: rendering an entry leaves more. */
+static uint64_t pad_block(const lfs_engine *e, lfs_group *g) {
+    const lfs_segment *s = &e->segments[e->n_segments - 1];
+    uint64_t pad = -(e->stream_end + g->used - s->base) % LFS_BLOCK;
+    if (g->used + pad > g->size) return 0;
+    memset(g->bytes + g->used, 0, pad);
+    return pad;
+}
+
 /* Write the group's bytes and sync them. -1 with errno: nothing of it counts, as its seal is not durable or will be withdrawn. */
 static int write_out(lfs_engine *e, lfs_group *g, uint32_t n, int *begun) {
     for (uint32_t from = 0; from < n;) {
         uint32_t to = segment_cut(e, g, from, n);
         if (to > from) {
             const lfs_segment *s = &e->segments[e->n_segments - 1];
-            uint64_t begin = g->start[from], end = to < n ? g->start[to] : g->used;
+            uint64_t begin = g->start[from], end = to < n ? g->start[to] : g->used + pad_block(e, g);
             *begun = 1;
             if (lfs_write_all(s->fd, g->bytes + begin, end - begin, e->stream_end + begin - s->base) || fdatasync(s->fd)) return -1;
             /* If we stop here: without its seal the batch does not count; with it, it is durable. */
@@ -108,12 +118,16 @@ static int withdraw(lfs_engine *e, const lfs_group *g) {
     return failed;
 }
 
-static void publish(lfs_engine *e, const lfs_group *g, uint32_t n) {
+#define UPDATES_AHEAD 8
+static void publish(lfs_engine *e, const lfs_group *g, uint32_t n, int carried) {
     pthread_mutex_lock(&e->publish);
+    if (carried) lfs_ordinals_clear(&e->pending);
     for (uint32_t i = 0; i < g->n_updates; i++) {
         uint32_t ordinal = g->updates[i].ordinal;
+        if (i + UPDATES_AHEAD < g->n_updates) lfs_prefetch_state(&e->published[g->updates[i + UPDATES_AHEAD].ordinal]);
         e->published[ordinal] = g->updates[i].state;
         e->dirty[ordinal >> 12] |= 1ull << (ordinal >> 6 & 63);
+        if (!carried) lfs_ordinals_add(&e->pending, ordinal);
         if (e->watched[ordinal] != 1) continue;
         if (e->n_touched == e->touched_size) {
             e->touched_size = e->touched_size ? 2 * e->touched_size : 256;
@@ -149,7 +163,7 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
     }
     /* Durable. If we stop here: the next start finds the batch and projects it. */
     for (uint32_t i = 0; i < n; i++) e->offset_room[i] = e->stream_end + g->start[i];
-    lfs_batch batch = {g->first_index, n, e->offset_room, g->tag, e->leaf_room, g->txs, g->n_txs};
+    lfs_batch batch = {g->first_index, n, e->offset_room, g->tag, e->leaf_room, g->txs, g->n_txs, e->tile_room, e->n_tiles};
     if (lfs_project(e, &batch)) {
         snprintf(why, 256, "runs/ or hashes/ cannot be written: %s", strerror(errno));
         withdraw(e, g); /* it cannot be read, so it is refused: then it must not come back either */
@@ -157,7 +171,7 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
         return LFS_STORAGE_ERROR;
     }
     e->stream_end += g->used;
-    publish(e, g, n);
+    publish(e, g, n, carried);
     lfs_state_published(e, g, carried);
     return 0;
 }

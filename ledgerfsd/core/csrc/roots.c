@@ -1,0 +1,187 @@
+/* The state tree at work (docs/adr/0020): which seals carry the state root, and which thread hashes what for it.
+ *
+ * A seal's root is that of the state after all entries before the seal, so it has to be worked out between the closing of the batch and its writing, by
+ * the thread that writes (T2). Under load that would be most of the tree. So T4, the tree's own thread, catches up before: it sweeps over the accounts that
+ * have changed, in rising order, while T2 goes on committing; then over those that changed behind it, which are fewer; until T2 can hash what is left,
+ * with the batch that it has in hand. What T4 reads may be changed a moment later. Then the account is in the set `pending` again, and hashed again: only
+ * T2's last step need be exact.
+ *
+ * The tree belongs to T4 while `tree_busy` stands, else to T2; `pending` is under the lock `publish`. */
+#include "engine.h"
+#include <stdlib.h>
+#include <time.h>
+
+#define CHANGED_FEW 512                    /* so few changed accounts are hashed within a small part of a sync's time */
+#define LEFT_FEW 32768                     /* so few are left to T2 (some 30 ms among a million accounts, once a second) */
+#define SWEEPS_MAX 3                       /* more do not make it less: accounts change as quickly */
+#define STATE_INTERVAL_NS LFS_NS_PER_S     /* FORMAT, section 12 */
+#define LEAD_MAX_NS (STATE_INTERVAL_NS / 2)
+#define CHUNK 1024                         /* accounts copied under one lock: some 30 us */
+
+uint64_t lfs_monotonic(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * LFS_NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+/* -- whoever has the tree */
+
+/* Places for the accounts below `accounts` that have none. */
+void lfs_state_open(lfs_engine *e, uint32_t accounts) {
+    lfs_ledger *l = &e->ledger;
+    while (e->tree.n_accounts < accounts) {
+        uint32_t first = e->tree.n_accounts, end = accounts - first < CHUNK ? accounts : first + CHUNK;
+        pthread_mutex_lock(&e->names_lock); /* the list of currencies may move */
+        for (uint32_t i = first; i < end; i++) lfs_state_tree_open(&e->tree, &l->info[i], &l->currencies[l->info[i].currency]);
+        pthread_mutex_unlock(&e->names_lock);
+    }
+}
+
+/* Once over everything that is pending; what changes behind us is for the next time. */
+static void sweep(lfs_engine *e) {
+    uint32_t ordinals[CHUNK], n, from = 0;
+    lfs_state *states = lfs_grow(NULL, CHUNK * sizeof *states);
+    do {
+        pthread_mutex_lock(&e->publish);
+        n = lfs_ordinals_take(&e->pending, &from, ordinals, CHUNK);
+        for (uint32_t i = 0; i < n; i++) states[i] = e->published[ordinals[i]];
+        pthread_mutex_unlock(&e->publish);
+        for (uint32_t i = 0; i < n; i++) lfs_state_tree_set(&e->tree, ordinals[i], &e->ledger.info[ordinals[i]], &states[i]);
+        lfs_state_tree_settle(&e->tree);
+    } while (n);
+    free(states);
+    lfs_state_tree_hash(&e->tree);
+}
+
+/* The tree of what was recovered. If the newest seal carries its root they must agree. */
+int lfs_state_begin(lfs_engine *e) {
+    uint8_t root[32];
+    uint32_t len, accounts = (uint32_t)e->counts.accounts;
+    lfs_entry seal;
+    lfs_state_open(e, accounts);
+    for (uint32_t i = 0; i < accounts; i++) lfs_state_tree_set(&e->tree, i, &e->ledger.info[i], &e->published[i]);
+    lfs_state_tree_root(&e->tree, root);
+    const uint8_t *bytes = lfs_entry_at(e, e->counts.entries - 1, &len);
+    if (lfs_entry_read(bytes, len, &seal) || !seal.state_root.p) return 0;
+    e->state_height = e->counts.blocks;
+    return lfs_hash_is(seal.state_root, root) ? 0 : -1;
+}
+
+/* The accounts that replay has changed since the last seal that carried the root; that tree must have the seal's root. */
+int lfs_state_replayed(lfs_engine *e, const lfs_entry *seal) {
+    lfs_ledger *l = &e->ledger;
+    uint8_t root[32];
+    lfs_state_open(e, l->n_accounts);
+    for (uint32_t i = 0; i < l->n_touched; i++) {
+        uint32_t ordinal = l->touched[i];
+        lfs_state_tree_set(&e->tree, ordinal, &l->info[ordinal], &l->state[ordinal]);
+        l->touched_mark[ordinal] = 0;
+    }
+    l->n_touched = 0;
+    lfs_state_tree_root(&e->tree, root);
+    return lfs_hash_is(seal->state_root, root) ? 0 : -1;
+}
+
+/* -- T4 */
+
+void *lfs_tree_loop(void *context) {
+    lfs_engine *e = context;
+    pthread_mutex_lock(&e->lock);
+    for (;;) {
+        while (!e->tree_busy && !e->stopping) pthread_cond_wait(&e->to_hash, &e->lock);
+        if (!e->tree_busy) break;
+        pthread_mutex_unlock(&e->lock);
+        uint64_t began = lfs_monotonic();
+        pthread_mutex_lock(&e->publish);
+        uint32_t accounts = (uint32_t)e->counts.accounts;
+        pthread_mutex_unlock(&e->publish);
+        lfs_state_open(e, accounts);
+        sweep(e);
+        atomic_fetch_add(&e->tree_spent, lfs_monotonic() - began);
+        pthread_mutex_lock(&e->lock);
+        e->tree_busy = 0;
+        pthread_cond_broadcast(&e->hashed);
+        pthread_cond_signal(&e->to_write); /* somebody may be waiting for a root */
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+/* -- T2 */
+
+static uint32_t pending(lfs_engine *e) {
+    pthread_mutex_lock(&e->publish);
+    uint32_t n = e->pending.n;
+    pthread_mutex_unlock(&e->publish);
+    return n;
+}
+
+/* Holding the lock, T4 idle. */
+static void sweep_begin(lfs_engine *e) {
+    if (!e->sweeps++) e->catch_up_ns = lfs_monotonic();
+    e->tree_busy = 1;
+    pthread_cond_signal(&e->to_hash);
+}
+
+static int is_due(lfs_engine *e, const lfs_group *g, uint64_t now) {
+    pthread_mutex_lock(&e->lock);
+    int busy = e->tree_busy;
+    pthread_mutex_unlock(&e->lock);
+    uint32_t left = pending(e) + g->n_updates;
+    if (g->state_wanted || now - e->state_ns >= STATE_INTERVAL_NS) return 1;
+    if (busy) return 0;
+    if (e->sweeps) return left <= LEFT_FEW || e->sweeps == SWEEPS_MAX;
+    return left <= CHANGED_FEW;
+}
+
+/* Does the group's seal carry the state root? If so, work it out. */
+const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[32]) {
+    uint64_t began = lfs_monotonic();
+    if (!is_due(e, g, began)) return NULL;
+    pthread_mutex_lock(&e->lock);
+    while (e->tree_busy) pthread_cond_wait(&e->hashed, &e->lock);
+    pthread_mutex_unlock(&e->lock);
+    lfs_state_open(e, g->n_accounts);
+    for (uint32_t i = g->n_updates; i-- > 0;) { /* the last update of an account is the one that holds */
+        uint32_t ordinal = g->updates[i].ordinal;
+        if (lfs_ordinals_add(&e->in_group, ordinal)) lfs_state_tree_set(&e->tree, ordinal, &e->ledger.info[ordinal], &g->updates[i].state);
+    }
+    for (uint32_t i = 0; (i = lfs_ordinals_next(&e->pending, i)) != UINT32_MAX; i++)
+        if (!lfs_ordinals_has(&e->in_group, i)) lfs_state_tree_set(&e->tree, i, &e->ledger.info[i], &e->published[i]);
+    lfs_state_tree_root(&e->tree, root);
+    lfs_ordinals_clear(&e->in_group);
+    uint64_t now = lfs_monotonic();
+    if (e->sweeps) e->lead_ns = 2 * (now - e->catch_up_ns) < LEAD_MAX_NS ? 2 * (now - e->catch_up_ns) : LEAD_MAX_NS;
+    e->state_ns = now;
+    atomic_fetch_add(&e->state_spent, now - began);
+    return root;
+}
+
+/* The group is published. */
+void lfs_state_published(lfs_engine *e, const lfs_group *g, int carried) {
+    if (carried) {
+        e->sweeps = 0;
+        e->state_height = g->height;
+    }
+    uint32_t left = pending(e);
+    if (left > LEFT_FEW / 2 && e->sweeps < SWEEPS_MAX && (e->sweeps || lfs_monotonic() - e->state_ns >= STATE_INTERVAL_NS - e->lead_ns)) {
+        pthread_mutex_lock(&e->lock);
+        if (!e->tree_busy) sweep_begin(e);
+        pthread_mutex_unlock(&e->lock);
+    }
+    atomic_store(&e->state_stale, left || e->sweeps);
+}
+
+/* Holding the lock. Is the newest sealed root that of what is published? If not, bring that about: 0, and this is to be asked again whenever T2 wakes. */
+int lfs_state_current(lfs_engine *e) {
+    if (e->tree_busy) return 0;
+    uint32_t left = pending(e);
+    if (e->state_height && !left && !e->sweeps) return 1;
+    if (left > LEFT_FEW && e->sweeps < SWEEPS_MAX) {
+        sweep_begin(e);
+        return 0;
+    }
+    e->state_wanted = 1;
+    pthread_cond_broadcast(&e->to_apply);
+    return 0;
+}
