@@ -20,7 +20,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(REPOSITORY))
 
-from bench import against, exporting, measure, ndjson, past, proofs, reading, restart, single, socketing  # noqa: E402
+from bench import against, exporting, history, measure, ndjson, past, proofs, reading, restart, single, socketing  # noqa: E402
 from bench.measure import Report, machine  # noqa: E402
 
 RESULTS: Final = REPOSITORY / "bench" / "results"
@@ -141,6 +141,14 @@ def measure_past(report: Report, directory: Path, options: Any) -> None:
     )
 
 
+def measure_history(report: Report, directory: Path, options: Any) -> None:
+    """Indexes, past balances, long histories, long listings."""
+    transactions = options.transactions or (200_000 if options.quick else 10_000_000 if options.big else 2_000_000)
+    accounts = 10_000 if options.quick else 1_000_000 if options.big else 100_000
+    hot = min(1_000_000, transactions // 2)
+    history.run(report, directory, seed=options.seed, transactions=transactions, accounts=accounts, hot=hot)
+
+
 MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "ndjson": measure_ndjson,
     "million-accounts": measure_million_accounts,
@@ -152,6 +160,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "past": measure_past,
     "exports": measure_exports,
     "socket": measure_socket,
+    "history": measure_history,
     "peers": measure_peers,
     "peers-single": measure_peers_single,
 }
@@ -175,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
         default=30,
         help="seconds to wait for an idle machine before each timed section (default 30)",
     )
+    made.add_argument("--big", action="store_true", help="history with 10 million transactions and a million accounts")
     made.add_argument("--tigerbeetle", type=Path, metavar="PATH", help="a tigerbeetle binary to compare with (peers)")
     made.add_argument("--json", type=Path, help="where to write every value (default bench/results/<time>.json)")
     made.add_argument(

@@ -42,6 +42,7 @@ from ledgerfsd.vfs import mount as vfs
 from ledgerfsd.vfs.branch import Branch
 from ledgerfsd.vfs.events import EventBranch
 from ledgerfsd.vfs.exports import ExportBranch
+from ledgerfsd.vfs.history import HistoryBranch
 from ledgerfsd.vfs.past import PastBranch
 
 EPILOG: Final = """\
@@ -178,6 +179,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
         ExportBranch(store.engine, query, exports),
         PastBranch(ledger, proofs),
         EventBranch(events, consumers),
+        HistoryBranch(store.engine, query),
     ]
     anchoring = Anchoring(
         ledger,
@@ -186,8 +188,14 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
         interval=config.anchor_seconds,
         limit=config.anchor_limit_seconds,
     )
-    ledger.troubles += [lambda: store.projector.trouble, signing.trouble, anchoring.trouble, consumers.trouble]
-    ledger.gauges += [anchoring.gauges, consumers.gauges]
+    ledger.troubles += [
+        lambda: store.projector.trouble,
+        lambda: store.engine.indexes().trouble,
+        signing.trouble,
+        anchoring.trouble,
+        consumers.trouble,
+    ]
+    ledger.gauges += [anchoring.gauges, query.gauges, consumers.gauges]
     ledger.on_change.append(events.feed.committed)
 
     def ready() -> None:

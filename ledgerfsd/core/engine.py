@@ -8,7 +8,9 @@ only. Start reading in ``csrc/lfs_core.h``.
 
 from __future__ import annotations
 
+import enum
 import hashlib
+import json
 import os
 import time
 from array import array
@@ -27,9 +29,12 @@ ffi: Any = _core.ffi
 lib: Any = _core.lib
 
 MARK_BYTES = 80
+# In the order of loading. The policy comes first: accounts and holds may use currencies that it registers.
+TABLES = ("policy", "holds", "reversed", "indexes")
 DRY_RUN = 16
 SYSTEM = 32
 TIME_BYTES = 30
+STATEMENT_PIECE_BYTES = limits.MIB
 STATE_NODE_BYTES = 104  # hash and three sums of 24 bytes
 REPLAY_STEP_BYTES = 16 * limits.MIB
 CLASSES = (
@@ -53,7 +58,7 @@ class SavedState(NamedTuple):
     """What index.lmdb keeps: made by ``Engine.save``, given back to ``Engine(saved=…)``."""
 
     mark: bytes  # opaque, MARK_BYTES long
-    tables: dict[str, bytes]  # holds, reversed, policy
+    tables: dict[str, bytes]  # TABLES: holds, reversed, policy; and the list of the files in indexes/
     pages: dict[int, bytes]  # account pages; from ``save`` only those that changed since the save before
 
 
@@ -109,6 +114,37 @@ class Completion:
     def committed(self) -> int:
         """How many were committed, duplicates of commits included."""
         return int(lib.lfs_ticket_committed(self._handle))
+
+
+class By(enum.IntEnum):
+    """What ``Engine.postings`` counts from."""
+
+    RANK = 0
+    LOG = 1
+    INDEX = 2
+
+
+class Posting(NamedTuple):
+    """An entry of an account."""
+
+    rank: int  # from 0, in the account's chain
+    entry: int  # its index
+    log_end: int  # where its line ends in tx.log, newline included
+    length: int  # of the entry in bytes
+    states: int  # 1: it states debits and credits; 2: what is held; 3: both; 0: the account's status
+
+
+class IndexCounts(NamedTuple):
+    """The indexes in numbers."""
+
+    files: int
+    bytes: int
+    postings: int  # in files
+    posting_bytes: int  # of those files
+    unindexed: int  # postings in memory, of which no file has been made yet
+    covered: int  # entries whose postings are in files
+    spent_ns: int  # processor time of the thread that makes the files
+    trouble: str  # "" or what is wrong
 
 
 class Sums(NamedTuple):
@@ -227,9 +263,9 @@ class Engine:
             return
         for page, content in saved.pages.items():
             self._check(lib.lfs_load_page(self._handle, page, content, len(content)))
-        # The policy comes first: accounts and holds may use currencies that it registers.
-        for name in ("policy", "holds", "reversed"):
-            self._check(lib.lfs_load_table(self._handle, name.encode(), saved.tables[name], len(saved.tables[name])))
+        for name in TABLES:
+            table = saved.tables.get(name, b"")
+            self._check(lib.lfs_load_table(self._handle, name.encode(), table, len(table)))
         self._check(lib.lfs_load_done(self._handle))
 
     def start(self) -> None:
@@ -442,6 +478,105 @@ class Engine:
         found.reverse()
         return found
 
+    # -- indexes (docs/FORMAT.md, section 16): all of these see what was committed last; DamageError when a file of
+    # indexes/ is not what was written (then the next start makes it anew).
+
+    def postings(
+        self, ordinal: int, first: int, count: int, *, by: By = By.RANK, size: int | None = None
+    ) -> list[Posting]:
+        """Up to ``count`` entries of an account, oldest first.
+
+        ``first``: the rank (from 0) of the first one; ``By.INDEX``: the first one at or behind this entry of the log;
+        ``By.LOG``: the one whose line in ``tx.log`` holds the byte at this offset. Only the first ``size`` entries of the
+        log count. O(log n) and then one step each.
+        """
+        room = ffi.new("lfs_posting_view[]", count)
+        bound = limits.ENTRIES_MAX + 2 if size is None else size
+        found = lib.lfs_read_postings(self._handle, ordinal, by, first, bound, room, count)
+        self._intact(found)
+        return [Posting(raw.rank, raw.index, raw.log_end, raw.len, raw.states) for raw in room[0:found]]
+
+    def log(self, ordinal: int, offset: int, size: int) -> bytes:
+        """A piece of ``tx.log``: the account's entries and a newline behind each."""
+        room = bytearray(size)
+        found = lib.lfs_read_log(self._handle, ordinal, offset, ffi.from_buffer(room), size)
+        self._intact(found)
+        del room[found:]
+        return bytes(room)
+
+    def statement(self, ordinal: int, rank: int, until: int) -> tuple[bytes, int]:
+        """Rows of ``statement.csv`` of the account's entries ``rank`` to ``until`` (exclusive), and the rank at which to go on:
+        a piece has at most STATEMENT_PIECE_BYTES."""
+        room = ffi.new("uint8_t[]", STATEMENT_PIECE_BYTES)
+        following = ffi.new("uint64_t *")
+        found = lib.lfs_read_statement(self._handle, ordinal, rank, until, room, len(room), following)
+        self._intact(found)
+        return bytes(ffi.buffer(room, found)), int(following[0])
+
+    def account_at(self, ordinal: int, size: int) -> Account | None:
+        """The account as the first ``size`` entries of the log left it, in every member; None when it was not opened yet.
+
+        O(log n), whatever the account and the time. None too for a ``size`` above ``counts().entries``.
+        """
+        raw = ffi.new("lfs_account_view *")
+        found = lib.lfs_read_account_at(self._handle, ordinal, size, raw) if ordinal >= 0 and size >= 0 else 0
+        self._intact(found)
+        return _account(ordinal, raw) if found else None
+
+    def accounts_at(self, size: int, first: int, count: int) -> list[Account]:
+        """``account_at`` for the ordinals from ``first`` on, at most ``count`` of them; fewer when fewer were opened then.
+
+        One pass over the index for all of them: for trial balances. Ask for some thousand at a time.
+        """
+        room = ffi.new("lfs_account_view[]", count)
+        found = lib.lfs_read_accounts_at(self._handle, size, first, count, room)
+        self._intact(found)
+        return [_account(first + i, room[i]) for i in range(found)]
+
+    def with_reference(self, reference: str, first: int = 0, count: int = 1024) -> array[int]:
+        """Indexes of entries with this reference, from entry ``first`` on, at most ``count``, ascending."""
+        return self._with_word(b"r", reference, first, count)
+
+    def with_tag(self, tag: str, first: int = 0, count: int = 1024) -> array[int]:
+        """Indexes of the ``account/1`` entries with this tag, from entry ``first`` on, at most ``count``, ascending."""
+        return self._with_word(b"t", tag, first, count)
+
+    def _with_word(self, kind: bytes, word: str, first: int, count: int) -> array[int]:
+        text = json.dumps(word, ensure_ascii=False)[
+            1:-1
+        ].encode()  # as it stands in an entry; control characters never do
+        found = array("Q", bytes(8 * count))
+        place = ffi.from_buffer("uint64_t[]", found)
+        n = lib.lfs_read_word(self._handle, kind, text, len(text), first, place, count)
+        self._intact(n)
+        return found[:n]
+
+    def _intact(self, found: int) -> None:
+        if found < 0:
+            raise DamageError(
+                "indexes/ is not what was written", hint="restart the daemon: it makes indexes/ anew from the journal"
+            )
+
+    def indexes(self) -> IndexCounts:
+        """Size and state of the indexes."""
+        raw = ffi.new("lfs_index_counts *")
+        lib.lfs_read_indexes(self._handle, raw)
+        trouble = "indexes/ is not what was written" if raw.damaged else ""
+        if raw.trouble:
+            trouble = f"indexes/ cannot be written: {os.strerror(raw.trouble)}"
+        return IndexCounts(
+            raw.files, raw.bytes, raw.postings, raw.posting_bytes, raw.unindexed, raw.covered, raw.spent_ns, trouble
+        )
+
+    def verify_indexes(self, store: Path, listed: bytes, entries: int) -> tuple[str, str] | None:
+        """Of an engine that verifies: compare its indexes with those of a store, up to a mark (``listed`` and ``entries`` as
+        saved there). File and reason, or None when they agree."""
+        file, why = ffi.new("char[64]"), ffi.new("char[256]")
+        place = os.fsencode(store)
+        if not lib.lfs_verify_indexes(self._handle, place, listed, len(listed), entries, file, why):
+            return None
+        return ffi.string(file).decode("utf-8", "replace"), ffi.string(why).decode("utf-8", "replace")
+
     def shapes(self, indexes: array[int], *, end: int) -> tuple[array[int], bytes]:
         """Where each entry ends in a text of them, a newline behind each, that has ``end`` bytes before the first; and a byte for each
         that says what its postings state: 1 debits and credits, 2 what is held, 3 both. Raises IndexError."""
@@ -518,10 +653,10 @@ class Engine:
             lib.lfs_save_end(self._handle, 0)
             raise StoreError(self._error())
         tables = {}
-        for name in ("policy", "holds", "reversed"):
+        for name in TABLES:
             place = ffi.new("const uint8_t **")
             length = lib.lfs_save_table(self._handle, name.encode(), place)
-            tables[name] = bytes(ffi.buffer(place[0], length))
+            tables[name] = bytes(ffi.buffer(place[0], length)) if length else b""
         pages: dict[int, bytes] = {}
         room = bytearray(lib.lfs_page_bytes())
         page = -1

@@ -62,6 +62,11 @@ class Layout:
         return self.root / "runs"
 
     @property
+    def indexes(self) -> Path:
+        """Projection: postings by account, entries by reference and tag."""
+        return self.root / "indexes"
+
+    @property
     def index(self) -> Path:
         """Projection: the LMDB environment."""
         return self.root / "index.lmdb"
@@ -122,7 +127,7 @@ def _create(layout: Layout, ledger: str, segment_bytes: int, now_ns: int) -> Non
     marker = layout.root / CREATING
     marker.touch()
     sync_directory(layout.root)
-    for directory in (layout.journal, layout.hashes, layout.runs, layout.receipts):
+    for directory in (layout.journal, layout.hashes, layout.runs, layout.indexes, layout.receipts):
         _empty(directory)
     Engine.create(layout.root, ledger, segment_bytes=segment_bytes, now_ns=now_ns)
     write_durably(layout.genesis, first_entry(layout) + b"\n")

@@ -1,7 +1,7 @@
 """What the files of the mount contain: bytes and sizes for accounts, transactions, blocks and tiles.
 
 Start at ``Query.balance``. Everything is as of the newest durable entry; nothing here changes anything. The methods
-that are not async answer at once; the async ones may first have to read an account's whole history.
+that are not async answer at once; a statement may first have to be written.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from ledgerfsd import limits
+from ledgerfsd.core.engine import By
 from ledgerfsd.service import render
-from ledgerfsd.service.chains import CHAIN_ENTRIES_MAX, STATEMENTS_MAX, Cache, Chain, Statement
+from ledgerfsd.service.months import Months
+from ledgerfsd.service.statements import STATEMENTS_MAX, Cache, Statement
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ledgerfsd.service.ledger import Ledger
     from ledgerfsd.service.points import Point
     from ledgerfsd.types import Account
@@ -48,10 +52,9 @@ class Query:
         self.points = ledger.points
         self._engine = engine
         self._threads = trio.CapacityLimiter(THREADS)
-        self._chains = Cache(lambda ordinal: Chain(engine, ordinal), items=100_000, entries=CHAIN_ENTRIES_MAX)
-        self._statements = Cache(
-            lambda ordinal: Statement(engine, ordinal, root), items=STATEMENTS_MAX, entries=1 << 62
-        )
+        self._root = root
+        self._statements = Cache(STATEMENTS_MAX)
+        self.months = Months(engine, self.mtime_of)
 
     # -- accounts
 
@@ -73,41 +76,71 @@ class Query:
         account = self._engine.account(ordinal)
         return account.log_bytes, self.mtime_of(account.last_index)
 
-    async def log_read(self, ordinal: int, offset: int, size: int) -> bytes:
+    def log_read(self, ordinal: int, offset: int, size: int) -> bytes:
         """A piece of ``tx.log``."""
-        chain = self._chains.get(ordinal)
-        await chain.reach(self._engine.account(ordinal), self._threads)
-        return chain.read(offset, size)
+        return self._engine.log(ordinal, offset, size)
 
-    async def statement(self, ordinal: int) -> tuple[Statement, int]:
-        """``statement.csv``, complete, and its mtime. Raises OSError when there is no room for a large one."""
-        statement = self._statements.get(ordinal)
+    async def statement(self, ordinal: int, month: int = 0) -> tuple[Statement, int]:
+        """``statement.csv``, or that of a month, complete, and its mtime. Raises OSError when there is no room for a large one."""
+        period = (lambda: self.months.period(month)) if month else None
+        statement = self._statements.get((ordinal, month), lambda: Statement(self._engine, ordinal, self._root, period))
         try:
             account = await statement.current(self._threads)
         except OSError:
-            self._statements.drop(ordinal)
+            self._statements.drop((ordinal, month))
             raise
         return statement, self.mtime_of(account.last_index)
+
+    def log_part(self, ordinal: int, month: int) -> tuple[int, int, int]:
+        """What of ``tx.log`` was booked in a month: from, to (exclusive), and the last entry of it; -1 when there is none."""
+        period = self.months.period(month)
+        before = self._engine.account_at(ordinal, period.first)
+        after = self._engine.account_at(ordinal, period.end)
+        start = before.log_bytes if before else 0
+        if after is None or after.last_index < period.first:
+            return start, start, -1
+        return start, after.log_bytes, after.last_index
+
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """Of the indexes, for metrics."""
+        numbers = self._engine.indexes()
+        return {
+            "index_bytes": ("Size of the files in indexes/", numbers.bytes),
+            "index_files": ("How many they are", numbers.files),
+            "index_unindexed_postings": ("Postings in memory, of which no file has been made yet", numbers.unindexed),
+            "index_seconds": ("Processor time spent on them since the start", numbers.spent_ns / 1e9),
+        }
 
     def opened_ns(self, ordinal: int) -> int:
         """When the account was opened."""
         return self.mtime_of(self._engine.account(ordinal).open_index)
 
+    def months_of(self, ordinal: int) -> Iterator[int]:
+        """The months in which an account has an entry, oldest first."""
+        size = self._engine.counts().entries
+        index = self._engine.account(ordinal).open_index
+        while True:
+            month = self.months.of_entry(index)
+            yield month
+            found = self._engine.postings(ordinal, self.months.first(month + 1), 1, by=By.INDEX, size=size)
+            if not found:
+                return
+            index = found[0].entry
+
     # -- past states
 
-    async def newest_before(self, ordinal: int, point: Point) -> int:
+    def newest_before(self, ordinal: int, point: Point) -> int:
         """Index of the account's newest entry in a past state; -1: it did not exist."""
-        chain = self._chains.get(ordinal)
-        await chain.reach(self._engine.account(ordinal), self._threads)
-        return chain.newest(point.size)
+        past = self._engine.account_at(ordinal, point.size)
+        return past.last_index if past else -1
 
-    async def snapshot(self, ordinal: int, index: int) -> Text:
-        """``snapshots/<X>.json``: the balance as the account's entry ``index`` left it."""
-        chain = self._chains.get(ordinal)
-        account = self._engine.account(ordinal)
-        await chain.reach(account, self._threads)
-        past, as_of = chain.at(index, account)
-        return Text(render.balance(past, as_of), self.mtime_of(index))
+    def snapshot(self, ordinal: int, index: int) -> Text:
+        """``snapshots/<X>.json``: the balance as the account's entry ``index`` left it. Raises IndexError."""
+        past = self._engine.account_at(ordinal, index + 1)
+        if past is None:
+            raise IndexError(index)
+        entry = bytes(self._engine.entry(index))
+        return Text(render.balance(past, self._as_of(past, entry)), render.time_of(entry))
 
     # -- entries
 

@@ -152,28 +152,16 @@ def account_file(opened: bytes | memoryview, status: str, as_of: AsOf) -> bytes:
     return msgspec.json.encode(text) + b" " * (_STATUS_LETTERS + 2 * _INDEX_DIGITS - shown) + b"\n"
 
 
-def statement_rows(entry: Entry, account: str, normal: str, decimals: int) -> str:
-    """The rows of ``statement.csv`` for one entry: one for each of the account's postings, none for a hold."""
-    rows = ""
-    if not entry.tx:
-        return rows
-    for posting in entry.postings:
-        if posting.account != account:
-            continue
-        debits, credits = minor(posting.debits or "0"), minor(posting.credits or "0")
-        after = format_signed(debits - credits if normal == "debit" else credits - debits, decimals)
-        columns = f"{posting.amount}," if posting.side == "debit" else f",{posting.amount}"
-        kind = entry.type or entry.t.partition("/")[0]  # a post/1 has no type
-        rows += (
-            f"{entry.time[:10]},{entry.effective},{tx_name(entry.tx)},{kind},{csv_field(entry.reference)},"
-            f"{columns},{after},{entry.index}\r\n"
-        )
-    return rows
-
-
-def csv_field(text: str) -> str:
-    """A field of RFC 4180; text in the ledger has no line breaks."""
-    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
+def statement_edge(day: str, what: str, account: Account, state: Account | None, before: Account | None) -> bytes:
+    """The first or last row of a monthly statement: the balance in ``state``, and what was debited and credited since ``before``
+    (in the last one)."""
+    debits, credits = (state.debits, state.credits) if state else (0, 0)
+    after = format_signed(debits - credits if account.normal == "debit" else credits - debits, account.decimals)
+    columns = ","
+    if what == "closing":
+        sums = (debits - (before.debits if before else 0), credits - (before.credits if before else 0))
+        columns = ",".join(format_signed(each, account.decimals) for each in sums)
+    return f"{day},,,{what},,{columns},{after},\r\n".encode()
 
 
 def seconds_text(ns: int) -> str:

@@ -39,7 +39,7 @@ class OpenStore:
         """Finish what is queued, save, and close everything. Idempotent."""
         self.projector.stop()
         self.engine.close()
-        self.projector.attempt()
+        self.projector.attempt(last=True)
         self.index.close()
 
 

@@ -62,9 +62,10 @@ class Projector:
                 self.attempt()
                 waited = 0.0
 
-    def attempt(self) -> None:
-        """Save if there is anything to save; trouble is kept in ``trouble``."""
-        if self.lag_entries == 0:
+    def attempt(self, *, last: bool = False) -> None:
+        """Save if there is anything to save; trouble is kept in ``trouble``. ``last``: nothing is saved after this."""
+        # Indexes that are not what was written are to be made anew by the next start: that is told by a save without them.
+        if self.lag_entries == 0 and not (last and self._engine.indexes().trouble):
             return
         if self._engine.failure:
             return  # read-only: what reached the disk is uncertain, and the next start decides it from the journal

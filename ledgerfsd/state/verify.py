@@ -143,6 +143,8 @@ def _derived(layout: Layout, engine: Engine, scratch: Path) -> Iterator[Finding]
         return
     yield from _index(layout, engine, saved, mark)
     yield from _projections(layout, scratch, mark)
+    if wrong := engine.verify_indexes(layout.root, saved.state.tables.get("indexes", b""), mark.entries):
+        yield Finding("projection", wrong[0], -1, wrong[1])
 
 
 def _anchored(engine: Engine, anchors: list[Anchor], found: Verified) -> Iterator[Finding]:

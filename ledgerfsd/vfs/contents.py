@@ -98,7 +98,7 @@ class Contents:
             return Stat(statement.size, mtime_ns)
         if kind is Kind.SNAPSHOT:
             ordinal, index = nodes.snapshot_parts(number)
-            snapshot = await self._query.snapshot(ordinal, index)
+            snapshot = self._query.snapshot(ordinal, index)
             return Stat(snapshot.size, snapshot.mtime_ns)
         if kind is Kind.TRANSACTION:
             return self._entry(self._engine.transaction(number))
@@ -114,20 +114,18 @@ class Contents:
         if kind in (Kind.BALANCE, Kind.ACCOUNT_FILE):
             return self._account_file(kind, number).read(offset, size)
         if kind is Kind.TX_LOG:
-            return await self._query.log_read(number, offset, size)
+            return self._query.log_read(number, offset, size)
         if kind is Kind.STATEMENT:
             statement, _ = await self._query.statement(number)
             return statement.read(offset, size)
         if branch := self._branches.of(inode):
             return await branch.read(inode, offset, size)
-        return (await self._immutable(kind, number))[offset : offset + size]
+        return self._immutable(kind, number)[offset : offset + size]
 
     async def prepare(self, inode: int) -> None:
         """Work out what a READ of a file needs, however long its history is: a commit may have to wait for a READ."""
         kind, number = nodes.kind_of(inode), nodes.number_of(inode)
-        if kind is Kind.TX_LOG:
-            await self._query.log_read(number, 0, 0)
-        elif kind is Kind.STATEMENT:
+        if kind is Kind.STATEMENT:
             await self._query.statement(number)
 
     @staticmethod
@@ -179,7 +177,7 @@ class Contents:
 
     # -- inside
 
-    async def _immutable(self, kind: Kind, number: int) -> bytes | memoryview:
+    def _immutable(self, kind: Kind, number: int) -> bytes | memoryview:
         if kind is Kind.TRANSACTION:
             return self._query.transaction(number)
         if kind is Kind.BLOCK:
@@ -188,7 +186,7 @@ class Contents:
             level, tile, width = nodes.tile_parts(number)
             return self._query.bundle(tile, width) if level == ENTRIES else self._query.tile(level, tile, width)
         if kind is Kind.SNAPSHOT:
-            return (await self._query.snapshot(*nodes.snapshot_parts(number))).data
+            return self._query.snapshot(*nodes.snapshot_parts(number)).data
         return self._fixed[Fixed(number)]
 
     def _account_file(self, kind: Kind, number: int) -> Text:

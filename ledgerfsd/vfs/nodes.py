@@ -58,6 +58,8 @@ class Kind(enum.IntEnum):
     HISTORY_DIRECTORY = 29
     HISTORY_FILE = 30
     PAST_ACCOUNT = 32  # a directory (label, key, ordinal; with all kinds up to 47)
+    STATEMENTS_DIRECTORY = 31
+    STATEMENTS_FILE = 32
     CONSISTENCY = 48  # (two heights: see ``consistency``; with all kinds up to 63)
 
 
@@ -97,6 +99,7 @@ _DIRECTORIES: Final = frozenset(
         *(Kind.ACCOUNT, Kind.SNAPSHOTS, Kind.TILE_LEVEL, Kind.TILE_GROUP, Kind.PARTIAL),
         *(Kind.DIGEST_DIRECTORY, Kind.PAST_DIRECTORY, *range(Kind.PAST_ACCOUNT, Kind.CONSISTENCY)),
         *(Kind.EVENT_DIRECTORY, Kind.EXPORT_DIRECTORY, Kind.HISTORY_DIRECTORY),
+        Kind.STATEMENTS_DIRECTORY,
     )
 )
 _LAST_FIXED_DIRECTORY: Final = int(Fixed.CONSISTENCY)

@@ -103,7 +103,7 @@ class Tree:
         """Inode number of a name, 0 if there is none; and whether the name will always mean it."""
         kind, number = nodes.kind_of(parent), nodes.number_of(parent)
         if kind is Kind.SNAPSHOTS:
-            return await self._snapshot(number, name)
+            return self._snapshot(number, name)
         if kind is Kind.FIXED:
             return self._in_fixed(Fixed(number), name), True
         if kind is Kind.ACCOUNT:
@@ -157,9 +157,9 @@ class Tree:
         old, new = self._proofs.height_of(first), self._proofs.height_of(second)
         return nodes.consistency(old, new) if 0 < old <= new else 0
 
-    async def _snapshot(self, ordinal: int, name: bytes) -> tuple[int, bool]:
+    def _snapshot(self, ordinal: int, name: bytes) -> tuple[int, bool]:
         point = self._point(name)
-        index = await self._query.newest_before(ordinal, point) if point is not None else -1
+        index = self._query.newest_before(ordinal, point) if point is not None else -1
         if point is None or index < 0:
             return 0, False
         return nodes.snapshot(ordinal, index), point.final

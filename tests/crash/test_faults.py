@@ -19,6 +19,7 @@ from ledgerfsd.errors import BY_NAME, DamageError, StoreError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.state.rebuild import rebuild
+from ledgerfsd.state.store import IndexStore
 from tests.crash import stores
 from tests.crash.conftest import Story, Workers
 from tests.crash.intents import ACCOUNTS, payment
@@ -135,7 +136,9 @@ def assert_says_why(good: Layout, story: Story) -> None:
     if first < len(codes):
         assert failure, story.events
     if failure:
-        assert re.search(r"(journal|runs|hashes)/.*: (Input/output error|No space left on device)$", failure), failure
+        assert re.search(r"(journal|runs|hashes|indexes)/.*: (Input/output error|No space left on device)$", failure), (
+            failure
+        )
         assert story.get("last") == "seal/1"
         paid = [*(f"good-{number}" for number in range(good_payments(good))), *story.acknowledged]
         assert story.get("debits") == sum(int(payment(name)["amount"].replace(".", "")) for name in paid)
@@ -191,7 +194,9 @@ def torn_without_saved_state(bench: Bench) -> None:
 def torn_behind_saved_state(bench: Bench) -> None:
     """A batch that was committed after the last save, over the end of a segment; and a torn one."""
     bench.copy()
-    engine = Engine(bench.layout.root, segment_bytes=SMALL_SEGMENT)
+    saved = IndexStore.peek(bench.layout.index)
+    assert saved is not None
+    engine = Engine(bench.layout.root, segment_bytes=SMALL_SEGMENT, saved=saved.state)
     engine.start()
     for number in range(2):
         stores.submit(engine, [payment(f"late-{number}-{each}") for each in range(LEFT)])

@@ -97,7 +97,9 @@ def assert_says_why(daemon: Daemon, answers: dict[str, int]) -> None:
     assert set(codes[first + 1 :]) <= {errno.EROFS}, answers
     health = (daemon.path / ".ledgerfs/health").read_text()
     if first < len(codes):
-        assert re.match(r"read-only: .*(journal|runs|hashes)/.*(Input/output error|No space left)", health), health
+        assert re.match(r"read-only: .*(journal|runs|hashes|indexes)/.*(Input/output error|No space left)", health), (
+            health
+        )
         last = json.loads((daemon.path / f"receipts/{list(answers)[-1]}.json").read_bytes())
         assert last["code"] == "read_only"
     else:

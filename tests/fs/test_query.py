@@ -15,7 +15,7 @@ import trio
 from ledgerfsd.clock import format_time, parse_time
 from ledgerfsd.core.engine import Engine
 from ledgerfsd.journal.layout import Layout
-from ledgerfsd.service import chains
+from ledgerfsd.service import statements
 from ledgerfsd.service.ledger import Ledger
 from ledgerfsd.service.query import Query
 from ledgerfsd.types import Mode
@@ -60,10 +60,8 @@ async def history(ledger: Ledger, steps: int) -> list[dict[str, Any]]:
     return states
 
 
-@pytest.mark.parametrize("inline", [chains.INLINE_MAX, 3])
-async def test_every_past_state_is_found_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, inline: int) -> None:
-    """By block, size, transaction and time; also when the history is read in a worker thread. SEMANTICS 2.5"""
-    monkeypatch.setattr(chains, "INLINE_MAX", inline)
+async def test_every_past_state_is_found_again(ledger: Ledger) -> None:
+    """By block, size, transaction and time. SEMANTICS 2.5"""
     states = await history(ledger, 60)
     query = Query(ledger)
     for state in states:
@@ -75,8 +73,8 @@ async def test_every_past_state_is_found_again(ledger: Ledger, monkeypatch: pyte
         for name in names:
             point = query.points.point(name)
             assert point is not None, name
-            index = await query.newest_before(1, point)
-            snapshot = await query.snapshot(1, index)
+            index = query.newest_before(1, point)
+            snapshot = query.snapshot(1, index)
             assert json.loads(snapshot.data) == state, name
             assert snapshot.mtime_ns == parse_time(wanted["time"])
 
@@ -96,14 +94,14 @@ async def test_points_that_are_none(ledger: Ledger) -> None:
     assert (newest.size, newest.final) == (counts.entries, True)
     before = query.points.point("size-2")
     assert before is not None
-    assert await query.newest_before(1, before) == -1
+    assert query.newest_before(1, before) == -1
 
 
-@pytest.mark.parametrize("inline", [chains.INLINE_MAX, 3])
+@pytest.mark.parametrize("inline", [statements.INLINE_MAX, 3])
 async def test_log_and_statement(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, inline: int, tmp_path: Path) -> None:
     """Exact entries; one row a posting; sizes before the bytes; the beginning stays. SEMANTICS 2.3, SEMANTICS 2.4, SEMANTICS 1.9"""
-    monkeypatch.setattr(chains, "INLINE_MAX", inline)
-    monkeypatch.setattr(chains, "STATEMENT_MEMORY", 3000)
+    monkeypatch.setattr(statements, "INLINE_MAX", inline)
+    monkeypatch.setattr(statements, "STATEMENT_MEMORY", 3000)
     query = Query(ledger)
     engine = ledger.engine
     earlier_log = earlier_rows = b""
@@ -112,10 +110,10 @@ async def test_log_and_statement(ledger: Ledger, monkeypatch: pytest.MonkeyPatch
         log = b"".join(bytes(engine.entry(index)) + b"\n" for index in engine.history(1))
         size, mtime = query.log_size(1)
         assert size == len(log)
-        assert await query.log_read(1, 0, size + 1) == log
+        assert query.log_read(1, 0, size + 1) == log
         for begin in range(0, size, 1013):
-            assert await query.log_read(1, begin, 1013) == log[begin : begin + 1013]
-        assert await query.log_read(1, size, 10) == b""
+            assert query.log_read(1, begin, 1013) == log[begin : begin + 1013]
+        assert query.log_read(1, size, 10) == b""
         statement, when = await query.statement(1)
         rows = statement.read(0, statement.size + 1)
         assert len(rows) == statement.size
@@ -146,7 +144,7 @@ def _check_rows(rows: bytes, log: bytes) -> None:
 
 async def test_an_account_that_grows_while_it_is_read(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker threads and the loop extend one history; nothing is lost or doubled. SEMANTICS 1.9"""
-    monkeypatch.setattr(chains, "INLINE_MAX", 8)
+    monkeypatch.setattr(statements, "INLINE_MAX", 8)
     query = Query(ledger)
     running = True
 
@@ -164,7 +162,7 @@ async def test_an_account_that_grows_while_it_is_read(ledger: Ledger, monkeypatc
             assert len(rows) == size
             assert rows.endswith(b"\r\n")
             log_size, _ = query.log_size(1)
-            assert len(await query.log_read(1, 0, log_size)) == log_size
+            assert len(query.log_read(1, 0, log_size)) == log_size
             await trio.sleep(0)
 
     with trio.fail_after(60):
@@ -207,7 +205,6 @@ async def test_balance_file(mounted_here: Mounted) -> None:
 
 async def test_many_accounts_share_the_room(engine: Engine, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was dropped from memory is worked out again."""
-    monkeypatch.setattr(chains, "STATEMENTS_MAX", 2)
     ledger = Ledger(engine, Layout(store))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.run)
@@ -217,12 +214,11 @@ async def test_many_accounts_share_the_room(engine: Engine, store: Path, monkeyp
         )
         await book(ledger, *[pay("1.00", one, two) for one in names for two in names if one != two])
         query = Query(ledger)
-        cache = chains.Cache(lambda ordinal: chains.Chain(engine, ordinal), items=3, entries=20)
-        monkeypatch.setattr(query, "_chains", cache)
+        monkeypatch.setattr(query, "_statements", statements.Cache(2))
         for _ in range(2):
             for ordinal in range(6):
                 size, _ = query.log_size(ordinal)
-                assert len(await query.log_read(ordinal, 0, size)) == size
+                assert len(query.log_read(ordinal, 0, size)) == size
                 statement, _ = await query.statement(ordinal)
                 assert statement.read(0, statement.size).count(b"\r\n") == 11
         nursery.cancel_scope.cancel()

@@ -257,8 +257,10 @@ def test_account_directory(shared: Mounted) -> None:
     assert sorted(os.listdir(account)) == [
         "account.json",
         "balance.json",
+        "history",
         "snapshots",
         "statement.csv",
+        "statements",
         "tx.log",
     ]
     log = (account / "tx.log").read_bytes()

@@ -30,7 +30,7 @@ def test_created_store_is_a_store(tmp_path: Path) -> None:
     assert b'"ledger":"ledger.example/layout"' in layout.genesis.read_bytes()
     assert [path.name for path in layout.segments()] == ["00000000000000000000.seg"]
     assert {path.name for path in layout.root.iterdir()} == {
-        "format", "genesis.json", "hashes", "journal", "lock", "receipts", "runs",
+        "format", "genesis.json", "hashes", "indexes", "journal", "lock", "receipts", "runs",
     }  # fmt: skip
 
 

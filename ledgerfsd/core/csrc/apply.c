@@ -12,7 +12,7 @@ static uint32_t account_of(const lfs_ledger *l, lfs_text name) {
     return lfs_name_find(l, lfs_hash(l, name.p, name.len), name.p, name.len);
 }
 
-static void publish_later(lfs_ledger *l, uint32_t ordinal) {
+static void publish_later(lfs_ledger *l, uint32_t ordinal, int states) {
     lfs_group *g = l->group;
     if (g->n_updates == g->updates_size) {
         g->updates_size *= 2;
@@ -22,14 +22,15 @@ static void publish_later(lfs_ledger *l, uint32_t ordinal) {
     __builtin_prefetch((uint8_t *)(update + 8), 1); /* T2 on another core read it last */
     __builtin_prefetch((uint8_t *)(update + 8) + 64, 1);
     update->ordinal = ordinal;
+    update->states = (uint8_t)states;
     update->state = l->state[ordinal];
 }
 
-static void state_write(lfs_ledger *l, uint32_t ordinal, const lfs_state *after) {
+static void state_write(lfs_ledger *l, uint32_t ordinal, const lfs_state *after, int states) {
     lfs_undo *undo = lfs_undo_push(l, U_STATE, ordinal);
     if (undo) undo->old.state = l->state[ordinal];
     l->state[ordinal] = *after;
-    publish_later(l, ordinal);
+    publish_later(l, ordinal, states);
 }
 
 static void account_insert(lfs_ledger *l, lfs_text name, const lfs_info *info, const lfs_state *state) {
@@ -37,7 +38,7 @@ static void account_insert(lfs_ledger *l, lfs_text name, const lfs_info *info, c
     l->info[ordinal] = *info;
     l->state[ordinal] = *state;
     lfs_undo_push(l, U_ACCOUNT, ordinal);
-    publish_later(l, ordinal);
+    publish_later(l, ordinal, 0);
     lfs_table_insert(l, &l->names, lfs_tag(l, name.p, name.len), ordinal);
 }
 
@@ -142,14 +143,15 @@ static int post_effects(const lfs_ledger *l, const lfs_posting *postings, lfs_ef
     return 0;
 }
 
-/* The entry just written has len bytes: make its effects the state. */
-static void effects_written(lfs_ledger *l, lfs_effect *effects, uint32_t n, int len, int has_tx) {
+/* The entry just written has len bytes: make its effects the state. states: 1 debits and credits (it is a transaction), 2 what is held. */
+static void effects_written(lfs_ledger *l, lfs_effect *effects, uint32_t n, int len, int states) {
+    int has_tx = states & 1;
     for (uint32_t i = 0; i < n; i++) {
         lfs_state *after = &effects[i].after;
         after->last_index = l->next_index - 1;
         after->log_bytes += (uint64_t)len + 1;
         if (has_tx) after->last_tx = l->next_tx;
-        state_write(l, effects[i].ordinal, after);
+        state_write(l, effects[i].ordinal, after, states);
     }
     if (has_tx) tx_written(l);
 }
@@ -269,7 +271,7 @@ static int hold(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     }
     int len = lfs_render_hold(l, in, pair, effects);
     if (len < 0) return LFS_ENTRY_TOO_LARGE;
-    effects_written(l, effects, 2, len, 0);
+    effects_written(l, effects, 2, len, 2);
     id_written(l, in->id);
     out->index = (int64_t)l->next_index - 1;
     lfs_hold record = {in->amount.value, in->expires_ns, (uint32_t)out->index, pair[0].ordinal, pair[1].ordinal, H_OPEN};
@@ -318,7 +320,7 @@ static int post(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     int len = lfs_render_post(l, in, amount, effects);
     if (len < 0) return LFS_ENTRY_TOO_LARGE;
     out->tx = l->next_tx;
-    effects_written(l, effects, 2, len, 1);
+    effects_written(l, effects, 2, len, 3);
     id_written(l, in->id);
     hold_end(l, h, H_POSTED);
     return 0;
@@ -333,7 +335,7 @@ static int void_(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     release_effects(l, h, effects);
     int len = lfs_render_void(l, in, in->id, in->f[F_HOLD], h->amount, effects);
     if (len < 0) return LFS_ENTRY_TOO_LARGE;
-    effects_written(l, effects, 2, len, 0);
+    effects_written(l, effects, 2, len, 2);
     id_written(l, in->id);
     hold_end(l, h, H_VOIDED);
     return 0;
@@ -391,7 +393,7 @@ static int update_account(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     after.last_index = l->next_index - 1;
     after.entries++;
     after.log_bytes += (uint64_t)len + 1;
-    state_write(l, ordinal, &after);
+    state_write(l, ordinal, &after, 0);
     id_written(l, in->id);
     return 0;
 }
@@ -458,7 +460,7 @@ void lfs_expire(lfs_ledger *l, uint64_t now_ns) {
         release_effects(l, h, effects);
         lfs_text void_id = {id, (uint32_t)snprintf((char *)id, sizeof id, "~expire:%u", h->index)};
         int void_len = lfs_render_void(l, NULL, void_id, hold_name, h->amount, effects);
-        effects_written(l, effects, 2, void_len, 0);
+        effects_written(l, effects, 2, void_len, 2);
         id_written(l, void_id);
         hold_end(l, h, H_EXPIRED);
     }

@@ -49,6 +49,7 @@ lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t a
     lfs_ordinals_init(&e->pending, accounts_max);
     lfs_ordinals_init(&e->in_group, accounts_max);
     lfs_state_tree_init(&e->tree, accounts_max);
+    lfs_runs_init(&e->runs, accounts_max);
     e->segments = reserved(LFS_SEGMENTS_MAX * sizeof *e->segments);
     e->replay_bytes = reserved((size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_bytes);
     e->replay_len = reserved((size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_len);
@@ -94,9 +95,10 @@ void lfs_engine_free(lfs_engine *e) {
     munmap(e->segments, LFS_SEGMENTS_MAX * sizeof *e->segments);
     munmap(e->replay_bytes, (size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_bytes);
     munmap(e->replay_len, (size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_len);
+    lfs_runs_free(&e->runs);
     lfs_ledger_free(&e->ledger);
     lfs_arena_free(&e->arena);
-    void *rooms[] = {e->touched, e->offset_room, e->leaf_room, e->mth_room, e->tile_room, e->pointer_room, e->length_room, e->saved_table, e->ledger.touched_mark, e->ledger.touched};
+    void *rooms[] = {e->touched, e->offset_room, e->leaf_room, e->mth_room, e->tile_room, e->pointer_room, e->length_room, e->saved_table, e->saved_runs, e->ledger.touched_mark, e->ledger.touched};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) free(rooms[i]);
     int fds[] = {e->journal_dir, e->hashes_dir, e->runs_dir, e->wakeup};
     for (int i = 0; i < 4; i++)
@@ -322,7 +324,7 @@ int lfs_engine_start(lfs_engine *e) {
         if (!e->groups[i]) e->groups[i] = lfs_group_new();
     group_take(e, e->groups[0]);
     if (pthread_create(&e->apply_thread, NULL, apply_loop, e) || pthread_create(&e->write_thread, NULL, write_loop, e) ||
-        pthread_create(&e->zero_thread, NULL, zero_loop, e) || pthread_create(&e->tree_thread, NULL, lfs_tree_loop, e)) return lfs_fail_api(e, "cannot start threads: %s", strerror(errno));
+        pthread_create(&e->zero_thread, NULL, zero_loop, e) || pthread_create(&e->tree_thread, NULL, lfs_tree_loop, e) || lfs_runs_start(e)) return lfs_fail_api(e, "cannot start threads: %s", strerror(errno));
     e->running = 1;
     return 0;
 }
@@ -341,6 +343,7 @@ void lfs_engine_stop(lfs_engine *e) {
     pthread_join(e->zero_thread, NULL);
     pthread_join(e->tree_thread, NULL);
     lfs_socket_end(e);
+    lfs_runs_stop(e);
     e->running = 0;
 }
 

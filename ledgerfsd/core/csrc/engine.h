@@ -8,6 +8,7 @@
 #include "ledger.h"
 #include "lfs_hash.h"
 #include "ordinals.h"
+#include "runs.h"
 #include "state_tree.h"
 
 #define LFS_SEGMENTS_MAX 65536
@@ -125,9 +126,13 @@ struct lfs_engine {
     int wakeup;
     struct lfs_socket *socket; /* NULL: nobody listens */
 
+    lfs_runs runs; /* see runs.h */
+
     lfs_arena arena;
     uint8_t *saved_table; /* copies made by lfs_save_begin */
     uint64_t saved_bytes, saved_at[4], *saving, saving_words;
+    uint8_t *saved_runs;
+    size_t saved_runs_len;
     /* replay: the batch in hand */
     const uint8_t **replay_bytes;
     uint32_t *replay_len;

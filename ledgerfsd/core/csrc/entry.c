@@ -10,7 +10,7 @@ static const member MEMBERS[] = {
     M("expires", expires), M("first", first), M("height", height), M("hold", hold), M("id", id), M("index", index),
     M("intent", intent), M("intent_hash", intent_hash), M("ledger", ledger), M("limit", limit), M("log_root", log_root),
     M("normal", normal), M("owner", owner), M("policy", policy), M("postings", postings), M("prev", prev),
-    M("reason", reason), M("reverses", reverses), M("state_root", state_root), M("status", status), M("t", t), M("tags", tags), M("through", through),
+    M("reason", reason), M("reference", reference), M("reverses", reverses), M("state_root", state_root), M("status", status), M("t", t), M("tags", tags), M("through", through),
     M("time", time), M("tx", tx), M("tx_root", tx_root), M("type", type)};
 #define P(name, field) {name, sizeof name - 1, offsetof(lfs_entry_posting, field)}
 static const member POSTING_MEMBERS[] = {

@@ -50,7 +50,9 @@ typedef struct {
     unsigned bits;
 } lfs_table;
 
-typedef struct { uint32_t ordinal; lfs_state state; } lfs_update;
+/* states: what the entry states of the account: 1 debits and credits, 2 what is held. */
+typedef struct { uint32_t ordinal; uint8_t states; lfs_state state; } lfs_update;
+typedef struct { uint32_t ordinal, index; uint16_t len; uint8_t states; } lfs_posted;
 
 /* The entries of one batch, before and while they are written. */
 typedef struct lfs_group {
@@ -112,6 +114,8 @@ typedef struct lfs_ledger {
     uint32_t n_undo, undo_size;
     uint8_t *touched_mark; /* per account; only while the journal is verified: replay then lists the accounts it changes */
     uint32_t *touched, n_touched, touched_size;
+    lfs_posted *posted; /* by the batch that replay has in hand, also what the saved state contained */
+    uint32_t n_posted, posted_size;
     int scoped; /* changes are being recorded, so that they can be taken back */
     /* Bytes of any entry with index < next_index; they stay valid until the next call into the ledger. */
     const uint8_t *(*reader)(void *context, uint64_t index, uint32_t *len);
@@ -154,7 +158,7 @@ lfs_undo *lfs_undo_push(lfs_ledger *l, enum lfs_undo_kind kind, uint32_t which);
 /* entry.c: reading entries */
 typedef struct {
     lfs_text account, action, class_, code, count, currencies, currency, decimals, effective, expires, first, height, hold, id,
-        index, intent, intent_hash, ledger, limit, log_root, normal, owner, policy, postings, prev, reason, reverses, state_root, status, t,
+        index, intent, intent_hash, ledger, limit, log_root, normal, owner, policy, postings, prev, reason, reference, reverses, state_root, status, t,
         tags, through, time, tx, tx_root, type;
 } lfs_entry;
 typedef struct {
@@ -233,6 +237,14 @@ static inline void lfs_touch(lfs_ledger *l, uint32_t ordinal) {
         l->touched = lfs_grow(l->touched, l->touched_size * sizeof *l->touched);
     }
     l->touched[l->n_touched++] = ordinal;
+}
+
+static inline void lfs_posting_note(lfs_ledger *l, uint32_t ordinal, uint64_t index, uint32_t len, int states) {
+    if (l->n_posted == l->posted_size) {
+        l->posted_size = l->posted_size ? 2 * l->posted_size : 4096;
+        l->posted = lfs_grow(l->posted, l->posted_size * sizeof *l->posted);
+    }
+    l->posted[l->n_posted++] = (lfs_posted){ordinal, (uint32_t)index, (uint16_t)len, (uint8_t)states};
 }
 
 static inline lfs_state *lfs_state_of(lfs_ledger *l, uint32_t ordinal) { return &l->state[ordinal]; }

@@ -124,6 +124,36 @@ uint64_t lfs_event_at(lfs_engine *e, uint64_t first, uint64_t end, uint64_t widt
  * lines that fit to their end. Returns how many bytes; -1: an entry that cannot be read. */
 int64_t lfs_read_events(lfs_engine *e, uint64_t first, uint64_t end, uint64_t skip, int whole, const char *origin, size_t origin_len,
                         uint8_t *out, size_t cap);
+
+/* -- indexes (FORMAT, section 16). Of these, -1: a run is not what was written. */
+typedef struct {     /* one entry of an account */
+    uint64_t rank;   /* from 0, in the account's chain */
+    uint64_t index;
+    uint64_t log_end; /* where its line ends in tx.log, newline included */
+    uint32_t len, states; /* of the entry, in bytes; 1: it states debits and credits, 2: what is held, 0: the status */
+} lfs_posting_view;
+typedef struct {
+    uint64_t bytes, posting_bytes, postings, unindexed, covered, spent_ns;
+    uint32_t files, damaged, trouble; /* trouble: errno of the last attempt to write */
+} lfs_index_counts;
+/* Entries of the account below entry `size`, from the first with rank (by 0) or index (by 2) at or above value, or whose line ends beyond it
+ * in tx.log (by 1). Returns how many were written. */
+int64_t lfs_read_postings(lfs_engine *e, uint64_t ordinal, int by, uint64_t value, uint64_t size, lfs_posting_view *out, uint64_t cap);
+/* Bytes of tx.log from offset; returns how many. */
+int64_t lfs_read_log(lfs_engine *e, uint64_t ordinal, uint64_t offset, uint8_t *out, uint64_t size);
+/* Rows of statement.csv of the entries rank..until; fewer when they do not fit (cap: 512 KiB and more). *next: the rank to go on with. Returns the
+ * number of bytes. */
+int64_t lfs_read_statement(lfs_engine *e, uint64_t ordinal, uint64_t rank, uint64_t until, uint8_t *out, size_t cap, uint64_t *next);
+/* The account as the first `size` entries left it. Returns 1, or 0: not opened then. */
+int lfs_read_account_at(lfs_engine *e, uint64_t ordinal, uint64_t size, lfs_account_view *out);
+/* The same of up to `count` accounts from ordinal `first` on, in one pass. Returns how many there were. */
+int64_t lfs_read_accounts_at(lfs_engine *e, uint64_t size, uint64_t first, uint64_t count, lfs_account_view *out);
+/* Indexes of entries from `first` on with this reference ('r'), or of account/1 entries with this tag ('t'); the word as canonical JSON has it. */
+int64_t lfs_read_word(lfs_engine *e, char kind, const uint8_t *word, size_t word_len, uint64_t first, uint64_t *out, uint64_t cap);
+void lfs_read_indexes(lfs_engine *e, lfs_index_counts *out);
+/* Of an engine that verifies, at the end: compare with the runs of a store (list: what its LMDB has) up to a mark. 0, or 1 with file (64) and why (256). */
+int lfs_verify_indexes(lfs_engine *e, const char *store, const uint8_t *list, size_t len, uint64_t entries, char *file, char *why);
+
 int lfs_watch(lfs_engine *e, uint64_t ordinal, int on);
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap);
 

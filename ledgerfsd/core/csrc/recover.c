@@ -8,7 +8,7 @@
 #include <unistd.h>
 #include "lfs_json.h"
 
-static int open_dirs(lfs_engine *e) {
+static int open_dirs(lfs_engine *e, int empty) {
     const char *names[] = {"journal", "hashes", "runs"};
     int *fds[] = {&e->journal_dir, &e->hashes_dir, &e->runs_dir};
     char path[PATH_MAX + 16];
@@ -19,7 +19,9 @@ static int open_dirs(lfs_engine *e) {
         *fds[i] = openat(store, names[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (*fds[i] < 0) break;
     }
+    int failed = e->runs_dir >= 0 && lfs_runs_open(e, store, empty);
     close(store);
+    if (failed) return -1;
     if (e->runs_dir >= 0 && e->verified[0]) {
         close(e->journal_dir);
         snprintf(path, sizeof path, "%s/journal", e->verified);
@@ -38,7 +40,7 @@ int lfs_engine_verify(lfs_engine *e, const char *store) {
 int lfs_engine_create(lfs_engine *e, const char *ledger, const char *currencies_hash, uint64_t now_ns) {
     uint8_t bytes[4096], leaf[32], root[32];
     static const uint8_t none[32];
-    if (open_dirs(e)) return -1;
+    if (open_dirs(e, 1)) return -1;
     if (lfs_segment_begin(e, 0, 0)) return lfs_fail_api(e, "cannot make the first segment: %s", strerror(errno));
     uint32_t len = lfs_render_genesis(bytes + 2, now_ns, ledger, currencies_hash);
     const uint8_t *entry = bytes + 2;
@@ -169,7 +171,7 @@ int lfs_engine_open(lfs_engine *e, const uint8_t *mark) {
     struct stat st;
     if (mark) memcpy(fields, mark, sizeof fields);
     if (mark && fields[M_FINGERPRINT] != fingerprint(&e->ledger)) return lfs_fail_api(e, "index.lmdb was saved by another build");
-    if (open_dirs(e) || lfs_segments_open(e) || read_seed(e) || open_projections(e, fields)) return -1;
+    if (open_dirs(e, !mark) || lfs_segments_open(e) || read_seed(e) || open_projections(e, fields)) return -1;
     for (uint32_t i = 0; i < e->n_segments; i++)
         if (fstat(e->segments[i].fd, &st) == 0) e->total_bytes += (uint64_t)st.st_size;
     for (uint32_t i = 1; i < e->n_segments; i++) e->segments[i].base = UINT64_MAX;
@@ -346,6 +348,7 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
     uint64_t tx_before = l->next_tx;
     uint64_t *txs = lfs_grow(NULL, n * sizeof *txs);
     e->replay_first = first;
+    l->n_posted = 0;
     lfs_table_reserve(&l->ids, n);
     *why = apply_batch(e, n, tags, txs, &entry, bad);
     e->replay_n = 0;
@@ -370,7 +373,11 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
     l->height++;
     e->replayed += n;
     publish_replayed(e, time);
-    return 1;
+    for (uint32_t i = 0; i < l->n_posted; i++)
+        lfs_tail_add(&e->runs, l->posted[i].ordinal, l->posted[i].index, l->posted[i].len, l->posted[i].states);
+    failed = lfs_runs_step(e);
+    if (failed) lfs_fail_api(e, "indexes/ cannot be written: %s", strerror(failed));
+    return failed ? -2 : 1;
 }
 
 /* Where the bytes that are not zero end. */

@@ -50,6 +50,9 @@ static int apply_posting(lfs_ledger *l, place *at, const lfs_entry_posting *post
     at->applied[at->n++] = again;
     if (!lfs_text_is(posting->currency, unit->code) || amount_of(posting->amount, unit->decimals, amount))
         FAIL("a posting's amount or currency does not fit its account");
+    int is_new = 1;
+    for (uint32_t i = 0; i + 1 < at->n && is_new; i++) is_new = at->ordinals[i] != ordinal;
+    if (is_new) lfs_posting_note(l, ordinal, at->index, at->len, (totals ? 1 : 0) | (held ? 2 : 0));
     if (!again && state->last_index >= at->index) return 0; /* the saved state is newer */
     if (lfs_entry_u64(posting->prev, &prev) || (!again && prev != state->last_index))
         FAIL("prev of a posting is not the account's previous entry");
@@ -79,7 +82,10 @@ static int apply_posting(lfs_ledger *l, place *at, const lfs_entry_posting *post
 static int replay_account(lfs_ledger *l, const place *at, const lfs_entry *e, char *why) {
     uint32_t known = lfs_name_find(l, lfs_hash(l, e->account.p, e->account.len), e->account.p, e->account.len);
     if (known != LFS_NONE) {
-        if (l->info[known].open_index == at->index) return 0; /* the saved pages knew it */
+        if (l->info[known].open_index == at->index) {
+            lfs_posting_note(l, known, at->index, at->len, 0);
+            return 0; /* the saved pages knew it */
+        }
         FAIL("an account is opened twice");
     }
     lfs_info info = {.open_index = at->index, .name_len = (uint8_t)e->account.len};
@@ -104,6 +110,7 @@ static int replay_account(lfs_ledger *l, const place *at, const lfs_entry *e, ch
     l->state[ordinal] = (lfs_state){.last_index = at->index, .entries = 1, .log_bytes = (uint64_t)at->len + 1};
     lfs_table_load(&l->names, lfs_tag(l, e->account.p, e->account.len), ordinal);
     lfs_touch(l, ordinal);
+    lfs_posting_note(l, ordinal, at->index, at->len, 0);
     return 0;
 }
 
@@ -112,6 +119,7 @@ static int replay_update(lfs_ledger *l, const place *at, const lfs_entry *e, cha
     uint32_t ordinal = lfs_name_find(l, lfs_hash(l, e->account.p, e->account.len), e->account.p, e->account.len);
     if (ordinal == LFS_NONE) FAIL("an update names an account that does not exist");
     lfs_state *state = &l->state[ordinal];
+    lfs_posting_note(l, ordinal, at->index, at->len, 0);
     if (state->last_index >= at->index) return 0;
     if (lfs_entry_u64(e->prev, &prev) || prev != state->last_index) FAIL("prev is not the account's previous entry");
     state->status = lfs_text_is(e->status, "frozen") ? A_FROZEN : lfs_text_is(e->status, "closed") ? A_CLOSED : A_OPEN;

@@ -64,6 +64,7 @@ int lfs_save_begin(lfs_engine *e, uint8_t *mark) {
     int usable = !e->failure_code;
     if (usable) {
         lfs_mark_write(e, mark);
+        lfs_runs_target(e);
         free(e->saved_table);
         e->saved_table = copy_tables(&e->ledger, &e->saved_bytes, e->saved_at);
         uint64_t words = ((uint64_t)e->ledger.n_accounts >> 12) + 1;
@@ -76,13 +77,23 @@ int lfs_save_begin(lfs_engine *e, uint8_t *mark) {
     }
     pause_threads(e, 0);
     if (!usable) return lfs_fail_api(e, "the ledger is read-only");
+    int refused = lfs_runs_flush(e), unsynced = refused ? 0 : lfs_runs_sync(e);
+    free(e->saved_runs);
+    e->saved_runs = NULL;
+    e->saved_runs_len = refused ? 0 : lfs_runs_dump(&e->runs, &e->saved_runs);
+    lfs_runs_flushed(e);
+    if (refused) return lfs_fail_api(e, "indexes/ cannot be written: %s", strerror(refused));
     /* What a failed sync lost counts as clean from now on, so a second try would succeed and the mark would vouch for it. */
-    int failed = sync_projections(e);
+    int failed = unsynced ? unsynced : sync_projections(e);
     if (failed) lfs_turn_read_only(e, LFS_STORAGE_ERROR, e->error);
     return failed;
 }
 
 size_t lfs_save_table(lfs_engine *e, const char *name, const uint8_t **bytes) {
+    if (strcmp(name, "indexes") == 0) {
+        *bytes = e->saved_runs;
+        return e->saved_runs_len;
+    }
     int i = strcmp(name, "holds") == 0 ? 0 : strcmp(name, "reversed") == 0 ? 1 : 2;
     *bytes = e->saved_table + e->saved_at[i];
     return e->saved_at[i + 1] - e->saved_at[i];
@@ -119,6 +130,7 @@ void lfs_save_end(lfs_engine *e, int ok) {
         for (uint64_t i = 0; i < e->saving_words; i++) e->dirty[i] |= e->saving[i];
         pthread_mutex_unlock(&e->publish);
     }
+    if (ok) lfs_runs_saved(&e->runs);
     free(e->saved_table);
     free(e->saving);
     e->saved_table = NULL;
@@ -143,6 +155,7 @@ int lfs_load_page(lfs_engine *e, uint32_t page, const uint8_t *bytes, size_t len
 
 int lfs_load_table(lfs_engine *e, const char *name, const uint8_t *bytes, size_t len) {
     lfs_ledger *l = &e->ledger;
+    if (strcmp(name, "indexes") == 0) return lfs_runs_load(e, bytes, len);
     if (strcmp(name, "holds") == 0) {
         for (size_t at = 0; at + sizeof(lfs_hold) <= len; at += sizeof(lfs_hold)) {
             lfs_hold hold;

@@ -257,6 +257,7 @@ void lfs_ledger_free(lfs_ledger *l) {
     free(l->currencies);
     free(l->undo);
     free(l->system);
+    free(l->posted);
 }
 
 void lfs_ledger_reserve(lfs_ledger *l, uint32_t intents) {

@@ -147,9 +147,28 @@ static void publish(lfs_engine *e, const lfs_group *g, uint32_t n, int carried) 
     pthread_mutex_unlock(&e->publish);
 }
 
+/* Before anything of the group can be asked for: the postings are in the tail of the indexes. */
+static void index_group(lfs_engine *e, const lfs_group *g) {
+    const lfs_update *updates = g->updates;
+    for (uint32_t i = 0; i < g->n_updates; i++) {
+        uint32_t ordinal = updates[i].ordinal, k = i;
+        uint64_t index = updates[i].state.last_index;
+        if (i + 8 < g->n_updates) __builtin_prefetch(&e->runs.heads[updates[i + 8].ordinal], 1);
+        while (k > 0 && updates[k - 1].state.last_index == index && updates[k - 1].ordinal != ordinal) k--;
+        if (k > 0 && updates[k - 1].state.last_index == index) continue; /* a second posting of the account in this entry */
+        const uint8_t *at = g->bytes + g->start[index - g->first_index];
+        lfs_tail_add(&e->runs, ordinal, (uint32_t)index, (uint32_t)at[0] << 8 | at[1], updates[i].states);
+    }
+    lfs_runs_wake(&e->runs);
+}
+
 int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
     int begun = 0;
     uint32_t n = g->entries + 1;
+    if (lfs_tail_full(&e->runs)) {
+        snprintf(why, 256, "indexes/ cannot be written: %s", strerror(e->runs.trouble));
+        return LFS_READ_ONLY;
+    }
     if (lfs_project_reserve(e, n, g->n_txs)) {
         snprintf(why, 256, "no space for runs/ and hashes/: %s", strerror(errno));
         return LFS_READ_ONLY;
@@ -170,6 +189,7 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
         lfs_project_undo(e, &batch);
         return LFS_STORAGE_ERROR;
     }
+    index_group(e, g);
     e->stream_end += g->used;
     publish(e, g, n, carried);
     lfs_state_published(e, g, carried);

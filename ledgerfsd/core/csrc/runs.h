@@ -1,0 +1,159 @@
+/* Runs: sorted immutable index files (docs/FORMAT.md, section 16), the postings that are in none yet, and the thread that makes runs of them.
+ *
+ * A run holds the records of a range of entries, sorted by key and then by entry. Ranges follow each other, so what comes in the order of the
+ * runs, and then of the tail, is in the order of the log. T2 appends to the tail and never waits; T6 builds a run of it, and
+ * merges runs. Readers hold `lock` for reading while they look; T6 holds it for writing only to exchange files or to free tail. */
+#ifndef LFS_RUNS_H
+#define LFS_RUNS_H
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "lfs_runs.h"
+
+#define LFS_RUN_BLOCK 128 /* records */
+#define LFS_RUNS_MAX 4096 /* files of one kind; a merged one has up to LFS_RUN_RECORDS_MAX records */
+#define LFS_RUN_RECORDS_MAX (64ull << 20)
+#define LFS_TAIL_CHUNK 65536u
+#define LFS_TAIL_CHUNKS 4096u
+#define LFS_TAIL_MAX (4u << 20) /* postings (64 MiB) that are kept while no run can be written */
+
+enum lfs_run_kind { LFS_POSTINGS, LFS_WORDS, LFS_RUN_KINDS };
+/* What an entry states of an account: its status (when it states nothing else), debits and credits, what is held. */
+enum lfs_facet { LFS_STATUS, LFS_TOTALS, LFS_HELD, LFS_FACETS };
+
+typedef struct { /* on disk as here; the processor is little-endian */
+    uint64_t key, offset, log;
+    uint32_t index, count, newest[LFS_FACETS], check;
+} lfs_fence;
+
+typedef struct {
+    char magic[8];
+    uint32_t kind, block;
+    uint64_t first, end, records, bytes, fences_check, check;
+} lfs_run_footer;
+
+typedef struct {
+    lfs_run_footer is;
+    char name[48];
+    int fd, synced, listed; /* listed: what LMDB holds may name it */
+    const uint8_t *map;
+    size_t map_len;
+    const lfs_fence *fences;
+    uint64_t blocks;
+} lfs_run;
+
+typedef struct {
+    int fd, kind, failed; /* failed: an errno */
+    uint64_t first, end, records, at, written; /* at: bytes of blocks handed on */
+    uint8_t *room;
+    size_t used, block_at;
+    lfs_fence *fences;
+    uint64_t n_fences, fences_size;
+    uint64_t key;
+    uint32_t index, len;
+    lfs_past sum;
+} lfs_run_writer;
+
+/* Where a look through a run is. */
+typedef struct {
+    const lfs_run *run;
+    uint64_t block;
+    uint32_t at, n;
+    lfs_record room[LFS_RUN_BLOCK];
+} lfs_run_cursor;
+
+enum lfs_run_by { LFS_BY_RANK, LFS_BY_LOG, LFS_BY_INDEX };
+
+int lfs_write_all(int fd, const uint8_t *bytes, size_t len, uint64_t at); /* store.c */
+
+/* run_file.c: one file. What reads returns -1 for damage. */
+int lfs_run_write_begin(lfs_run_writer *w, int dir, const char *name, int kind, uint64_t first, uint64_t end);
+void lfs_run_write(lfs_run_writer *w, const lfs_record *record);
+/* Returns 0 or an errno; the file is complete, not synced, and closed. */
+int lfs_run_write_end(lfs_run_writer *w);
+/* Returns NULL, or what is wrong. */
+const char *lfs_run_open(lfs_run *run, int dir, const char *name);
+void lfs_run_close(lfs_run *run);
+void lfs_past_add(lfs_past *sum, const lfs_record *record);
+/* Add what the records of a key with index < bound come to. */
+int lfs_run_before(const lfs_run *run, uint64_t key, uint64_t bound, lfs_past *sum);
+/* Put the cursor on the first record of key with rank (or end in the log, or index) at or above (above; at or above) value, or on what follows
+ * the key. *sum: what the records of the key before it come to (count and log). */
+int lfs_run_seek(lfs_run_cursor *c, const lfs_run *run, uint64_t key, int by, uint64_t value, lfs_past *sum);
+/* The record under the cursor, NULL at the end of the run. *damaged is set when the block is not what was written. */
+const lfs_record *lfs_run_record(lfs_run_cursor *c, int *damaged);
+static inline void lfs_run_next(lfs_run_cursor *c) { c->at++; }
+
+typedef struct {
+    lfs_run *runs;
+    uint32_t n;
+    uint64_t covered; /* entries: all before are in the runs */
+} lfs_run_list;
+
+typedef struct {
+    uint32_t ordinal, index, back; /* back: so many postings before stands the account's previous one; 0: none is left */
+    uint16_t len;
+    uint8_t states;
+} lfs_tail_posting;
+
+typedef struct {
+    pthread_rwlock_t lock;
+    int dir;
+    lfs_run_list list[LFS_RUN_KINDS]; /* changed by whoever builds; read under lock */
+    /* T2's, read by all: postings begin..end are in no run. */
+    lfs_tail_posting *chunks[LFS_TAIL_CHUNKS];
+    _Atomic uint64_t begin, end;
+    uint64_t *heads; /* per account: position of its newest posting + 1 */
+    uint32_t accounts_max;
+    _Atomic int damaged; /* a block was not what was written: what is listed is not saved any more */
+    /* Under `turn`. */
+    pthread_mutex_t turn;
+    pthread_cond_t wanted, done;
+    pthread_t thread;
+    int running, stopping, trouble; /* trouble: errno of the last build or merge */
+    uint64_t target; /* a save waits until exactly so many entries are covered, and for what comes then; 0: none does */
+    _Atomic uint64_t spent; /* ns of processor time */
+    char gone[LFS_RUNS_MAX][48]; /* files that were merged away and that LMDB may still name */
+    uint32_t n_gone, n_unnamed; /* the first so many are not named by the list that is being saved */
+} lfs_runs;
+
+struct lfs_engine;
+/* runs.c */
+void lfs_runs_init(lfs_runs *r, uint32_t accounts_max);
+void lfs_runs_free(lfs_runs *r);
+int lfs_runs_open(struct lfs_engine *e, int store, int empty);
+size_t lfs_runs_dump(lfs_runs *r, uint8_t **out);
+int lfs_runs_list(struct lfs_engine *e, const uint8_t *bytes, size_t len);
+int lfs_runs_load(struct lfs_engine *e, const uint8_t *bytes, size_t len); /* and remove the files that are not listed */
+int lfs_runs_sync(struct lfs_engine *e);
+void lfs_runs_saved(lfs_runs *r);
+void lfs_tail_add(lfs_runs *r, uint32_t ordinal, uint32_t index, uint32_t len, uint8_t states);
+int lfs_tail_full(const lfs_runs *r);
+/* Postings of an account in the tail with index < bound, oldest first, in *out (to be freed). Under lock. */
+uint64_t lfs_tail_of(lfs_runs *r, uint64_t ordinal, uint64_t bound, lfs_record **out);
+void lfs_tail_before(lfs_runs *r, uint64_t ordinal, uint64_t bound, lfs_past *sum);
+void lfs_tail_forget(lfs_runs *r, uint64_t begin);
+static inline const lfs_tail_posting *lfs_tail_at(const lfs_runs *r, uint64_t position) {
+    return &r->chunks[position / LFS_TAIL_CHUNK % LFS_TAIL_CHUNKS][position % LFS_TAIL_CHUNK];
+}
+
+/* words.c */
+#define LFS_WORDS_MAX 17 /* of an entry: a reference, or 16 tags and a reference */
+uint32_t lfs_entry_words(const struct lfs_engine *e, const uint8_t *bytes, uint32_t len, uint64_t *out);
+
+/* run_build.c */
+int lfs_runs_start(struct lfs_engine *e);
+void lfs_runs_stop(struct lfs_engine *e);
+void lfs_runs_wake(lfs_runs *r); /* T2: there may be enough for a run */
+/* Write one run and open it. Returns 0 or an errno. */
+int lfs_run_write_all(lfs_runs *r, int kind, uint64_t first, uint64_t end, lfs_record *records, uint64_t n, lfs_run *made);
+/* Merge `count` runs of the list into one. Returns 0, an errno, or -1 to stop for now. */
+int lfs_run_merge(struct lfs_engine *e, int kind, uint32_t from, uint32_t count);
+/* While no thread runs (replay): build and merge when there is enough. */
+int lfs_runs_step(struct lfs_engine *e);
+void lfs_runs_target(struct lfs_engine *e);
+int lfs_runs_flush(struct lfs_engine *e);
+void lfs_runs_flushed(struct lfs_engine *e);
+int lfs_merge_step(const lfs_run *runs, uint32_t n, lfs_run_cursor *cursors, const lfs_record **record, uint32_t *which);
+#endif

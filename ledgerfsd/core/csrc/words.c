@@ -1,0 +1,117 @@
+/* Words by which entries are found: the reference of an entry, the tags of an account. A run keeps 48 bits of a hash; a match is settled
+ * by reading the entry. */
+#include "engine.h"
+#include <stdlib.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define WINDOW 4096 /* behind the beginning of an entry's reference follow at most 512 bytes of it, 16 tags and some short members */
+
+static uint64_t key_of(const lfs_engine *e, char kind, lfs_text text) {
+    return (XXH3_64bits_withSeed(text.p, text.len, e->ledger.seed + (uint8_t)kind)) >> 16;
+}
+
+/* The value behind the last occurrence of `name` in the entry, when that is a member of the entry itself. What sorts behind reference and tags
+ * has no brackets of its own, so behind a member of the entry only its last bracket closes; names inside strings have their quotes escaped. */
+static lfs_text last_member(const uint8_t *bytes, uint32_t len, const char *name, size_t name_len) {
+    const lfs_text none = {NULL, 0};
+    const uint8_t *p = bytes + (len > WINDOW ? len - WINDOW : 0), *end = bytes + len, *found = NULL;
+    while ((p = memmem(p, (size_t)(end - p), name, name_len))) found = p += name_len;
+    if (!found) return none;
+    const uint8_t *stop = found;
+    if (name[name_len - 1] == '[') {
+        stop = memchr(found, ']', (size_t)(end - found));
+    } else {
+        while (stop < end && *stop != '"') stop += *stop == '\\' ? 2 : 1;
+    }
+    if (!stop || stop >= end || memchr(stop, '}', (size_t)(end - stop)) != end - 1) return none;
+    return (lfs_text){found, (uint32_t)(stop - found)};
+}
+
+static int is_of_account(const uint8_t *bytes, uint32_t len) {
+    static const char begin[] = "{\"account\":\"";
+    return len > sizeof begin && memcmp(bytes, begin, sizeof begin - 1) == 0;
+}
+
+/* Most entries end with their postings, the reference if any, and some short members: then it is enough to look behind the last bracket. It is
+ * not inside a string when a member follows, for there the quote would be escaped. */
+static lfs_text reference_of(const uint8_t *bytes, uint32_t len) {
+    static const char name[] = ",\"reference\":\"";
+    const uint8_t *square = memrchr(bytes, ']', len - 1), *curly = memrchr(bytes, '}', len - 1), *last = square > curly ? square : curly;
+    if (last && last + 3 < bytes + len && last[1] == ',' && last[2] == '"' && !is_of_account(bytes, len)) {
+        len -= (uint32_t)(last + 1 - bytes);
+        bytes = last + 1;
+    }
+    return last_member(bytes, len, name, sizeof name - 1);
+}
+
+/* "a","b": the next of them. */
+static int next_tag(lfs_text *tags, lfs_text *tag) {
+    if (!tags->len || *tags->p != '"') return 0;
+    const uint8_t *quote = memchr(tags->p + 1, '"', tags->len - 1);
+    if (!quote) return 0;
+    *tag = (lfs_text){tags->p + 1, (uint32_t)(quote - tags->p - 1)};
+    uint32_t used = tag->len + 2 + (tag->len + 2 < tags->len);
+    tags->p += used;
+    tags->len -= used;
+    return 1;
+}
+
+static lfs_text tags_of(const uint8_t *bytes, uint32_t len) {
+    static const char name[] = ",\"tags\":[";
+    if (!is_of_account(bytes, len)) return (lfs_text){NULL, 0};
+    return last_member(bytes, len, name, sizeof name - 1);
+}
+
+uint32_t lfs_entry_words(const lfs_engine *e, const uint8_t *bytes, uint32_t len, uint64_t *out) {
+    uint32_t n = 0;
+    lfs_text reference = reference_of(bytes, len), tags = tags_of(bytes, len), tag;
+    if (reference.p) out[n++] = key_of(e, 'r', reference);
+    while (n < LFS_WORDS_MAX && next_tag(&tags, &tag)) out[n++] = key_of(e, 't', tag);
+    return n;
+}
+
+static int has_word(const uint8_t *bytes, uint32_t len, char kind, lfs_text word) {
+    if (kind == 'r') {
+        lfs_text reference = reference_of(bytes, len);
+        return reference.p && reference.len == word.len && memcmp(reference.p, word.p, word.len) == 0;
+    }
+    lfs_text tags = tags_of(bytes, len), tag;
+    while (next_tag(&tags, &tag))
+        if (tag.len == word.len && memcmp(tag.p, word.p, word.len) == 0) return 1;
+    return 0;
+}
+
+static int take(lfs_engine *e, uint64_t index, char kind, lfs_text word, uint64_t *out, uint64_t *n) {
+    uint32_t len;
+    const uint8_t *bytes = lfs_entry_at(e, index, &len);
+    if (has_word(bytes, len, kind, word)) out[(*n)++] = index;
+    return 0;
+}
+
+int64_t lfs_read_word(lfs_engine *e, char kind, const uint8_t *word, size_t word_len, uint64_t first, uint64_t *out, uint64_t cap) {
+    const lfs_run_list *list = &e->runs.list[LFS_WORDS];
+    lfs_text text = {word, (uint32_t)word_len};
+    uint64_t key = key_of(e, kind, text), n = 0, entries = atomic_load_explicit(&e->entries, memory_order_acquire);
+    int damaged = 0;
+    pthread_rwlock_rdlock(&e->runs.lock);
+    for (uint32_t i = 0; i < list->n && n < cap && !damaged; i++) {
+        lfs_run_cursor c;
+        lfs_past unused;
+        const lfs_record *record;
+        if (list->runs[i].is.end <= first) continue;
+        damaged = lfs_run_seek(&c, &list->runs[i], key, LFS_BY_INDEX, first, &unused) != 0;
+        while (!damaged && n < cap && (record = lfs_run_record(&c, &damaged)) && record->key == key) {
+            take(e, record->index, kind, text, out, &n);
+            lfs_run_next(&c);
+        }
+    }
+    uint64_t covered = list->covered;
+    pthread_rwlock_unlock(&e->runs.lock);
+    if (damaged) {
+        atomic_store(&e->runs.damaged, 1);
+        return -1;
+    }
+    for (uint64_t index = first > covered ? first : covered; index < entries && n < cap; index++) take(e, index, kind, text, out, &n);
+    return (int64_t)n;
+}

@@ -1,0 +1,51 @@
+"""Single runs of the C core (``csrc/run_file.c``), typed: for tests, which hold them against ``pure/runs.py``.
+
+The engine has runs of its own; nobody else needs these.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ledgerfsd.core import _core
+from ledgerfsd.core.pure.runs import POSTINGS, Past, Record
+from ledgerfsd.errors import DamageError
+
+ffi: Any = _core.ffi
+lib: Any = _core.lib
+
+
+def name(kind: int, first: int, end: int) -> str:
+    """The name of the file of a run."""
+    return f"{'postings' if kind == POSTINGS else 'words'}-{first:010}-{end:010}.run"
+
+
+def make(directory: Path, kind: int, first: int, end: int, records: Sequence[Record]) -> Path:
+    """Write a run; the records come in the order of the log. Raises OSError."""
+    room = ffi.new("lfs_record[]", [tuple(record) for record in records])
+    _check(lib.lfs_run_make(os.fsencode(directory), kind, first, end, room, len(records)))
+    return directory / name(kind, first, end)
+
+
+def join(directory: Path, kind: int, names: Sequence[str]) -> None:
+    """Merge runs that follow each other; they are removed. Raises OSError, DamageError."""
+    places = [ffi.new("char[]", each.encode()) for each in names]
+    _check(lib.lfs_run_join(os.fsencode(directory), kind, places, len(places)))
+
+
+def past(path: Path, key: int, bound: int) -> Past:
+    """What the records of a key with an entry below ``bound`` come to. Raises DamageError."""
+    raw = ffi.new("lfs_past *")
+    _check(lib.lfs_run_past(os.fsencode(path.parent), os.fsencode(path.name), key, bound, raw))
+    newest = (raw.newest[0], raw.newest[1], raw.newest[2])
+    return Past(raw.count, raw.log, raw.last, newest)
+
+
+def _check(failed: int) -> None:
+    if failed < 0:
+        raise DamageError("a run is not what was written")
+    if failed:
+        raise OSError(failed, os.strerror(failed))
