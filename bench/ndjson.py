@@ -127,6 +127,10 @@ def _directly(load: Load) -> None:
     load.report.add(name, "tx/s", load.transactions / found["seconds"])
     load.report.add(f"{name}: cpu s a million", "s", found["cpu"] / load.transactions * 1e6)
     load.report.add(f"{name}: state roots, ns a transaction", "ns", found["state"] / load.transactions)
+    for thread in ("lfs-apply", "lfs-write", "lfs-zero", "lfs-tree"):
+        load.report.add(
+            f"{name}: {thread}, cpu ns a transaction", "ns", found["threads"].get(thread, 0) / load.transactions
+        )
     load.report.add(f"{name}: state tree beside, ns a transaction", "ns", found["beside"] / load.transactions)
 
 

@@ -12,10 +12,10 @@
 #include <time.h>
 
 #define CHANGED_FEW 512                    /* so few changed accounts are hashed within a small part of a sync's time */
-#define LEFT_FEW 32768                     /* so few are left to T2 (some 30 ms among a million accounts, once a second) */
-#define SWEEPS_MAX 3                       /* more do not make it less: accounts change as quickly */
+#define LEFT_FEW 16384                     /* so few are left to T2 (some 20 ms among a million accounts, once a second) */
+#define SWEEPS_MAX 4                       /* more do not make it less: accounts change as quickly */
 #define STATE_INTERVAL_NS LFS_NS_PER_S     /* FORMAT, section 12 */
-#define LEAD_MAX_NS (STATE_INTERVAL_NS / 2)
+#define LEAD_MAX_NS (STATE_INTERVAL_NS * 3 / 4)
 #define CHUNK 1024                         /* accounts copied under one lock: some 30 us */
 
 uint64_t lfs_monotonic(void) {
