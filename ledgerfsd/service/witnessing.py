@@ -162,12 +162,9 @@ async def _exchange(target: SplitResult, question: bytes) -> tuple[int, str, byt
             ("Connection", "close"),
         ]
         path = target.path.rstrip("/") + "/add-checkpoint"
-        for event in (
-            h11.Request(method="POST", target=path, headers=headers),
-            h11.Data(data=question),
-            h11.EndOfMessage(),
-        ):
-            await stream.send_all(connection.send(event) or b"")
+        request = h11.Request(method="POST", target=path, headers=headers)
+        parts = [connection.send(event) or b"" for event in (request, h11.Data(data=question), h11.EndOfMessage())]
+        await stream.send_all(b"".join(parts))
         return await _answer(connection, stream)
 
 
