@@ -15,6 +15,7 @@ Options of store and mount: --checkpoint FILE and --anchor FILE, as often as you
 Take them, and the key, from OUTSIDE the machine under audit: without them a consistent forgery, or a log cut off behind a block, does not
 show. All commands: --json, --quiet. VKEY: a C2SP verifier key (name+id+base64), a file with one, or a trusted_root.json, of whose keys
 the log must say the same (the log alone makes none trusted); repeat --key for several.
+--policy FILE: a C2SP tlog-policy whose quorum of witnesses must have cosigned each checkpoint; its logs do instead of --key.
 Store and mount verify framing, canonical JSON, numbers, times, every stored hash, the chain of seals and their roots, every running total
 by replay, holds and expiry, reversals, ids used once, each account's chain, state roots. NOT verified: whether the ledger judged right
 (limits, closed accounts and periods, refusals); hashes of accepted intents (not in the log); anchor/1; genesis.json, receipts/, runs/
@@ -229,12 +230,12 @@ def unbase64(text: str, length: int | None = None) -> bytes:
     return data
 
 
-def parse_key(text: str) -> Key:  # A verifier key of type 0x01: name+id+base64(0x01 || key)
+def parse_key(text: str, kind: int = 1) -> Key:  # name+id+base64(kind || key): 0x01 for logs, 0x04 for witnesses
     found = re.fullmatch(r"([^\s+]+)\+([0-9a-f]{8})\+(\S+)\s*", text)
     if found is None:
         raise Fault("C2SP signed-note: the key is not of the form name+id+base64")
     data = unbase64(found[3], 33)
-    check(data[0] == 1, "C2SP signed-note: the key is not an Ed25519 key (type 0x01)")
+    check(data[0] == kind, f"C2SP signed-note: the key is not an Ed25519 key of type 0x{kind:02x}")
     check(digest(found[1].encode(), b"\n", data)[:4].hex() == found[2], "C2SP signed-note: not the id of this key")
     return found[1], bytes.fromhex(found[2]), data[1:], {"vkey": text.strip()}
 
@@ -247,11 +248,11 @@ def read_keys(text: str) -> Iterator[Key]:
         yield (*parse_key(said["vkey"])[:3], stated)
 
 
-def open_note(note: str, keys: list[Key]) -> tuple[str, list[str]]:
-    """The text of a note and the names of our keys that signed it: at least one did, and none of them wrongly."""
+def open_note(note: str, keys: list[Key], cosigned: bool = False) -> tuple[str, dict[str, Key]]:
+    """The text of a note and our keys that signed it, by name (of witnesses also the time), none of them wrongly."""
     check(not re.search(r"[\x00-\x09\x0b-\x1f]", note), "C2SP signed-note: the note holds control characters")
     text, blank, block = note.rpartition("\n\n")
-    lines, signers = block.split("\n")[:-1], []
+    lines, signers = block.split("\n")[:-1], {}
     good = blank and note.endswith("\n") and 0 < len(lines) <= 100
     check(good, "C2SP signed-note: no signatures, more than 100 signatures, or no newline at its end")
     for line in lines:
@@ -261,17 +262,74 @@ def open_note(note: str, keys: list[Key]) -> tuple[str, list[str]]:
             raise Fault(f"C2SP signed-note: not a signature line: {line[:60]!r}")
         known = [key for key in keys if key[:2] == (found[1], signature[:4])]
         check(len(known) < 2, f"C2SP signed-note: two of the given keys are {found[1]!r} with the same id")
+        head, signature, who = "", signature[4:], found[1]
+        if cosigned and known:  # C2SP tlog-cosignature: the time, 8 bytes, stands before the signature and is signed
+            when, signature = int.from_bytes(signature[:8], "big"), signature[8:]
+            check(0 < when < 2**63, f"C2SP tlog-cosignature: the time of {found[1]!r} is impossible")
+            head, who = f"cosignature/v1\ntime {when}\n", f"{found[1]} (time {when})"
         try:
-            for name, _, public, _ in known:  # RFC 8032, as OpenSSL judges it
-                Ed25519PublicKey.from_public_bytes(public).verify(signature[4:], text.encode() + b"\n")
-                signers.append(name)
+            for key in known:  # RFC 8032, as OpenSSL judges it
+                Ed25519PublicKey.from_public_bytes(key[2]).verify(signature, f"{head}{text}\n".encode())
+                signers[who] = key
         except (InvalidSignature, ValueError):
             raise Fault(f"C2SP signed-note: the signature of {found[1]!r} is wrong") from None
-    check(signers, "C2SP signed-note: none of the given keys has signed it")
+    check(signers or cosigned, "C2SP signed-note: none of the given keys has signed it")
     return text + "\n", signers
 
 
-def verify_checkpoint(note: str, keys: list[Key]) -> Checkpoint:
+class Policy:
+    """FORMAT 14, C2SP tlog-policy: logs, witnesses, groups of them, and the quorum that must have cosigned. Names are octets."""
+
+    def __init__(self, text: bytes = b"quorum none\n") -> None:
+        self.logs: list[Key] = []
+        self.witnesses: dict[bytes, Key] = {}
+        self.groups: dict[bytes, tuple[int, list[bytes]]] = {}  # k, and the members; each refers only to names above it
+        self.names, self.members, self.quorum = {b"none"}, {b"none"}, b""  # defined; cannot be a member (again)
+        check(text[-1:] == b"\n", "14: the policy does not end with a newline")
+        check(not re.search(rb"[^\t\n\x20-\x7e\x80-\xff]", text), "14: the policy holds control characters")
+        for line in text.split(b"\n"):
+            words = line.replace(b"\t", b" ").split()
+            good = not words or words[0][:1] == b"#" or self.read(words)
+            check(good, f"14: no line of a policy, or of names that cannot stand here: {line[:90]!r}")
+        check(self.quorum, "14: the policy has no quorum")
+
+    def read(self, words: list[bytes]) -> bool:
+        match words:
+            case [b"log", vkey] | [b"log", vkey, _]:
+                self.logs.append(parse_key(vkey.decode("utf-8", "replace")))
+                return len({key[2] for key in self.logs}) == len(self.logs)
+            case [b"witness", name, vkey] | [b"witness", name, vkey, _] if name not in self.names:
+                self.names.add(name)
+                self.witnesses[name] = parse_key(vkey.decode("utf-8", "replace"), 4)
+                return len({key[2] for key in self.witnesses.values()}) == len(self.witnesses)
+            case [b"group", name, k, *members] if name not in self.names:
+                count = {b"any": 1, b"all": len(members)}.get(k) or natural(k.decode("latin-1"), 2**31)
+                good = 1 <= count <= len(members) == len(set(members) & self.names - self.members)
+                self.names, self.members = self.names | {name}, self.members | set(members)
+                self.groups[name] = count, members
+                return good
+            case [b"quorum", name] if name in self.names and not self.quorum:
+                self.quorum = name
+                return True
+        return False
+
+    def check(self, note: str) -> list[str]:
+        """Refuse a checkpoint without quorum, or with a wrong cosignature; who has cosigned, and when. Each counts once."""
+        signers = open_note(note, list(self.witnesses.values()), cosigned=True)[1]
+        held = {b"none"} | {name for name, key in self.witnesses.items() if key in signers.values()}
+        for name, (count, members) in self.groups.items():
+            held |= {name} if len(held & set(members)) >= count else set()
+        by = ", ".join(signers) or "nobody"
+        check(self.quorum in held, f"14: the quorum of the policy has not cosigned it, only: {by}")
+        ours = not self.logs or note.partition("\n")[0] in open_note(note, self.logs)[1]
+        check(ours, "14: no log of the policy with the name of the origin has signed it")
+        return list(signers)
+
+
+ANY = Policy()  # of those who ask for no witness
+
+
+def verify_checkpoint(note: str, keys: list[Key], policy: Policy = ANY) -> Checkpoint:
     text, signers = open_note(note, keys)
     lines = text.split("\n")
     check(len(lines) == 4 and lines[0] and not lines[3], "C2SP tlog-checkpoint, 13: a checkpoint has three lines")
@@ -279,6 +337,7 @@ def verify_checkpoint(note: str, keys: list[Key]) -> Checkpoint:
     size = natural(lines[1], 2**64)
     current = [key for key in keys if key[3].get("valid_from_size", 0) <= size <= key[3].get("valid_to_size", size)]
     open_note(note, [key for key in current if key[0] == lines[0]])
+    policy.check(note)
     return lines[0], size, unbase64(lines[2], 32)
 
 
@@ -292,10 +351,10 @@ def parse_tlog_proof(text: str) -> tuple[int, list[bytes], str]:
     return natural(lines[0][6:], 2**64), [unbase64(line, 32) for line in lines[1:]], checkpoint
 
 
-def verify_entry(proof: str, entry: bytes, keys: list[Key]) -> tuple[Object, Checkpoint]:
+def verify_entry(proof: str, entry: bytes, keys: list[Key], policy: Policy = ANY) -> tuple[Object, Checkpoint]:
     """The entry is in the log, at the index that it says: its value, and the checkpoint that proves it."""
     index, path, note = parse_tlog_proof(proof)
-    (origin, size, root), value = verify_checkpoint(note, keys), parse_json(entry)
+    (origin, size, root), value = verify_checkpoint(note, keys, policy), parse_json(entry)
     verify_inclusion(index, size, digest(b"\x00", entry), path, root)
     check(type(value.get("index")) is int and value["index"] == index, f"4: the entry does not say index {index}")
     return value, (origin, size, root)
@@ -377,7 +436,7 @@ def stated_sums(value: Object) -> Sums:
     return debits, credits, liability
 
 
-def verify_balance(document: bytes, keys: list[Key]) -> Object:
+def verify_balance(document: bytes, keys: list[Key], policy: Policy = ANY) -> Object:
     """A balance proof, up to a checkpoint signed by one of the keys (FORMAT 13, points 1 to 4)."""
     value, trees = parse_json(document, canonical=False), []
     given = value.pop("account", None)
@@ -403,7 +462,7 @@ def verify_balance(document: bytes, keys: list[Key]) -> Object:
         sibling = bytes.fromhex(each["hash"]), stated_sums(each)
         node = sum_node(height, sibling, node) if sibling_is_left else sum_node(height, node, sibling)
     check(node == tuple(top), "13 (2): the path does not lead to root and sums of the account's tree")
-    seal, (origin, end, _) = verify_entry(value["proof"], value["seal"].encode("utf-8", "replace"), keys)
+    seal, (origin, end, _) = verify_entry(value["proof"], value["seal"].encode("utf-8", "replace"), keys, policy)
     check(seal.get("t") == "seal/1" and seal["index"] == end - 1, "13 (4): it is no seal, or not the last leaf")
     check(state_root(trees).hex() == seal.get("state_root"), "13 (3): the trees do not give the seal's state_root")
     check(account.last < seal["index"], "12: the account's last entry lies behind the seal")
@@ -738,19 +797,22 @@ class Source:  # journal/*.seg of a store that nobody writes, and hashes/ if it 
 FILES = {"checkpoint": "checkpoint", "tx": "proof entry", "balance": "proof", "consistency": "old new proof"}
 
 
-def run(options: argparse.Namespace, keys: list[Key]) -> Object:
+def run(options: argparse.Namespace, keys: list[Key], policy: Policy) -> Object:
     if options.command == "checkpoint":
-        origin, size, root = verify_checkpoint(str(options.checkpoint.read_bytes(), "utf-8"), keys)
-        return {"origin": origin, "size": size, "root": root.hex()}
+        note = str(options.checkpoint.read_bytes(), "utf-8")
+        origin, size, root = verify_checkpoint(note, keys, policy)
+        cosigned = policy.check(note)
+        return {"origin": origin, "size": size, "root": root.hex()} | ({"cosigned": cosigned} if cosigned else {})
     if options.command == "tx":
         proof = str(options.proof.read_bytes(), "utf-8")
-        value, (origin, size, _) = verify_entry(proof, options.entry.read_bytes(), keys)
+        value, (origin, size, _) = verify_entry(proof, options.entry.read_bytes(), keys, policy)
         said = {name: value[name] for name in ("t", "index", "tx", "id", "time") if name in value}
         return {"origin": origin, "size": size} | said
     if options.command == "balance":
-        return verify_balance(options.proof.read_bytes(), keys)
+        return verify_balance(options.proof.read_bytes(), keys, policy)
     if options.command == "consistency":
-        old, new = (verify_checkpoint(str(path.read_bytes(), "utf-8"), keys) for path in (options.old, options.new))
+        notes = [str(path.read_bytes(), "utf-8") for path in (options.old, options.new)]
+        old, new = (verify_checkpoint(note, keys, policy) for note in notes)
         check(old[0] == new[0], "C2SP tlog-checkpoint: the checkpoints are of two ledgers")
         *lines, end = str(options.proof.read_bytes(), "utf-8").split("\n")
         check(end == "", "13: the proof does not end with a newline")
@@ -759,7 +821,7 @@ def run(options: argparse.Namespace, keys: list[Key]) -> Object:
     points = []
     for path in options.points:
         try:
-            points.append((str(path), verify_checkpoint(str(path.read_bytes(), "utf-8"), keys)))
+            points.append((str(path), verify_checkpoint(str(path.read_bytes(), "utf-8"), keys, policy)))
         except Fault as fault:
             raise Fault(fault.reason, str(path)) from None
     return Audit(Source(options.directory, options.command == "mount"), points, keys, options.quiet).run()
@@ -774,17 +836,23 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument(file, type=Path)
         if name not in FILES:
             command.add_argument("--checkpoint", "--anchor", dest="points", type=Path, action="append", default=[])
-        command.add_argument("--key", action="append", default=[], required=name in FILES)
+        command.add_argument("--key", action="append", default=[])
+        command.add_argument("--policy", type=Path)
         command.add_argument("--json", action="store_true")
         command.add_argument("--quiet", action="store_true")
     options = parser.parse_args(arguments)
-    if options.command not in FILES and options.points and not options.key:
-        parser.error("--checkpoint and --anchor need --key")
+    signed = options.command in FILES or options.points
+    if signed and not options.key and not options.policy:
+        parser.error("signed trees need --key, or a --policy that names logs")
+    if options.policy and not signed:
+        parser.error("--policy is about signed trees: give --checkpoint or --anchor")
     found: Object = {"verified": False}
     try:
         texts = [str(Path(key).read_bytes(), "utf-8") if os.path.isfile(key) else key for key in options.key]
         keys = [key for text in texts for key in read_keys(text)]
-        found, code = {"verified": True} | run(options, keys), 0
+        policy = Policy(options.policy.read_bytes()) if options.policy else ANY
+        check(keys or policy.logs or not signed, "14: no --key is given, and the policy names no log")
+        found, code = {"verified": True} | run(options, keys or policy.logs, policy), 0
     except Fault as fault:
         found, code = found | {"file": fault.file, "entry": fault.entry, "reason": fault.reason}, 1
     except OSError as error:

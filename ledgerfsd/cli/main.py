@@ -25,6 +25,7 @@ from ledgerfsd.cli import (
     stores,
     submitting,
     verifying,
+    witness,
 )
 from ledgerfsd.errors import LedgerError
 
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"ledgerfs {__version__}", help="print the version")
     made.add_argument("--json", action="store_true", help="print JSON instead of text (before or after the command)")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for group in (stores, mounting, submitting, reading, past, proving, verifying, keys, events, publishing):
+    for group in (stores, mounting, submitting, reading, past, proving, verifying, keys, events, publishing, witness):
         group.register(commands)
     for command in commands.choices.values():
         command.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -1,4 +1,4 @@
-"""Which mount, which store: from the option, the environment, or the usual place."""
+"""Which mount, which store, which witness policy: from the option, the environment, or the usual place."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Final
 from ledgerfsd import mounts
 from ledgerfsd.errors import LedgerError, StoreError
 from ledgerfsd.journal.layout import Layout
+from ledgerfsd.merkle import witness_policy
+from ledgerfsd.merkle.note import NoteError
+from ledgerfsd.merkle.witness_policy import WitnessPolicy
 
 MOUNT_VARIABLE: Final = "LEDGERFS_MOUNT"
 STORE_VARIABLE: Final = "LEDGERFS_STORE"
@@ -33,6 +36,16 @@ def mounted(option: str | None) -> Path:
         hint = f"give --mount DIR or set {MOUNT_VARIABLE}; `ledgerfs mount` mounts one"
         raise StoreError(f"no LedgerFS is mounted at {path}", hint=hint) from None
     return path
+
+
+def policy(path: Path) -> WitnessPolicy:
+    """The witness policy in a file. Raises LedgerError."""
+    try:
+        return witness_policy.parse(path.read_bytes())
+    except OSError as error:
+        raise LedgerError(f"cannot read {path}: {error.strerror}") from None
+    except NoteError as error:
+        raise LedgerError(f"{path}: {error}") from None
 
 
 def store(option: str | None) -> Layout:

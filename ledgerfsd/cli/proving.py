@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ledgerfsd.cli import places
 from ledgerfsd.cli.output import print_json
+from ledgerfsd.clock import NS_PER_SECOND, format_time
 from ledgerfsd.core.hashing import leaf_hashes
 from ledgerfsd.errors import LedgerError
-from ledgerfsd.merkle import balance_proof, note, tlog_proof
+from ledgerfsd.merkle import balance_proof, checkpoint, note, tlog_proof
 from ledgerfsd.merkle.proof import verify_consistency, verify_inclusion
 from ledgerfsd.money import format_amount, format_signed
 from ledgerfsd.service.keys import KIND, Key, TrustedRoot, parse_trusted_root
@@ -34,8 +35,11 @@ one checkpoint is the continuation of another. The proof is read from the mount,
                          the proof of any account
   consistency OLD [NEW]  OLD and NEW are files that hold checkpoints, kept from log/checkpoint; without NEW, the mount's
 
-Whom to believe is said by --trusted-root (the ledger's trusted_root.json, from a source that you trust) or --vkey (a
-public key). Without them the mount's own word is taken, which shows that all fits together, but not who signed.
+Whom to believe is said by --trusted-root (the ledger's trusted_root.json, from a source that you trust), --vkey (a
+public key) or the logs of a --policy. Without them the mount's own word is taken, which shows that all fits together, but not who signed.
+
+With --policy the checkpoint must also be cosigned by a quorum of witnesses (`ledgerfs witness` says how to get there), so
+that nobody is shown another history than you; a policy that names logs says whom to believe, too.
 
 Ends with 0 when the proof holds and with 4 when it does not.
 
@@ -44,6 +48,7 @@ examples:
   ledgerfs prove tx 42 --check tx_0042.tlog-proof --entry tx_0042.json --trusted-root trusted_root.json
   ledgerfs prove balance acc_001 --trusted-root trusted_root.json
   ledgerfs prove sum EUR --trusted-root trusted_root.json
+  ledgerfs prove sum EUR --check sum.json --policy policy.txt
   ledgerfs prove consistency checkpoint.monday --trusted-root trusted_root.json
 """
 TX: Final = re.compile(r"(?:tx_)?0*([1-9][0-9]{0,18})")
@@ -59,6 +64,7 @@ def register(commands: Commands) -> None:
     prove.add_argument("--mount", metavar="DIR", help="the mount (else $LEDGERFS_MOUNT, else ./ledgerfs)")
     prove.add_argument("--trusted-root", metavar="FILE", type=Path, help="trusted_root.json of the ledger")
     prove.add_argument("--vkey", metavar="KEY", action="append", help="a public key to believe (may be repeated)")
+    prove.add_argument("--policy", metavar="FILE", type=Path, help="a witness policy whose quorum must have cosigned")
     prove.add_argument("--check", metavar="FILE", type=Path, help="verify this proof instead of the mount's")
     prove.add_argument("--entry", metavar="FILE", type=Path, help="tx with --check: the transaction's file")
     prove.add_argument("-o", "--output", metavar="FILE", type=Path, help="keep the proof in this file")
@@ -180,10 +186,10 @@ def _proven(options: argparse.Namespace, report: Report, name: str | None) -> tu
         mount = places.mounted(options.mount)
         name = name or _some_account(mount, options.names[0])
         data = _from(mount / "accounts" / name / "proof.json", f"there is no account {name}")
-    root, source = _trusted(options)
+    signed = tlog_proof.parse(balance_proof.tlog_proof_in(data)).checkpoint
+    root, _ = _trusted(options, signed)
     proven = balance_proof.verify(data, root.ledger, [key.verifier for key in root.keys])
-    head = root.verify(tlog_proof.parse(json.loads(data)["proof"].encode()).checkpoint)
-    report.step(f"the checkpoint of {head.origin} at {head.size} entries is signed by a key of {source}")
+    _checkpoint(signed, options, report)
     report.step("its last entry is the seal that carries the state root, so this is the state of that moment")
     report.step(f"the {len(proven.totals)} trees have that state root, and debits equal credits in every currency")
     report.step(f"the leaf of {proven.account.name} leads to the root and the sums of its tree")
@@ -246,23 +252,41 @@ def _keep(data: bytes, options: argparse.Namespace, report: Report) -> None:
 
 
 def _checkpoint(data: bytes, options: argparse.Namespace, report: Report) -> Checkpoint:
-    root, source = _trusted(options)
+    root, source = _trusted(options, data)
     head = root.verify(data)
     report.step(f"the checkpoint of {head.origin} at {head.size} entries is signed by a key of {source}")
+    if options.policy:
+        for each in places.policy(options.policy).verify(data)[1]:
+            report.step(f"it is cosigned by {each.witness.name} at {shown_time(each.time)}")
+        report.step(f"that is the quorum of {options.policy}")
     return head
 
 
-def _trusted(options: argparse.Namespace) -> tuple[TrustedRoot, str]:
+def shown_time(seconds: int) -> str:
+    """The time of a cosignature, which may be any number, for people."""
+    try:
+        return format_time(seconds * NS_PER_SECOND)
+    except (OverflowError, ValueError):
+        return f"{seconds} seconds after 1970"
+
+
+def _trusted(options: argparse.Namespace, data: bytes) -> tuple[TrustedRoot, str]:
+    """Whom to believe, and who says so; ``data`` is the checkpoint, which may choose among the logs of a policy."""
     if options.vkey:
         verifiers = [note.parse_verifier(text) for text in options.vkey]
         if len({verifier.name for verifier in verifiers}) != 1:
             raise LedgerError("the keys are not all of one ledger")
         name = verifiers[0].name
         return TrustedRoot(KIND, name, [Key(each.encode(), name, 0, None, "active") for each in verifiers]), "--vkey"
+    logs = places.policy(options.policy).logs if options.policy and not options.trusted_root else []
+    if logs:
+        name = checkpoint.parse(note.parse(data).text).origin
+        own = [Key(each.encode(), name, 0, None, "active") for each in logs if each.name == name]
+        return TrustedRoot(KIND, name, own), str(options.policy)
     if options.trusted_root:
         path, source = options.trusted_root, str(options.trusted_root)
     elif options.check:
-        raise LedgerError("whom to believe?", hint="give --trusted-root FILE or --vkey KEY")
+        raise LedgerError("whom to believe?", hint="give --trusted-root FILE or --vkey KEY, or a --policy with logs")
     else:
         path = places.mounted(options.mount) / ".ledgerfs" / "trusted_root.json"
         source = "the mount itself (give --trusted-root or --vkey to know who signed)"

@@ -36,6 +36,9 @@ give every checkpoint that you have with --anchor (copies of log/checkpoint, a f
 --trusted-root or --vkey whose signatures count, from a source that is not this machine. With --trusted-root the log must say the
 same of every key (its entries key/1 alone make no key trusted).
 
+With --policy each of them must also be cosigned by the quorum of a witness policy; one that names logs says whose
+signatures count, too.
+
 Ends with 0 when all fits (an unfinished batch after a crash is no fault), 1 when only a projection is wrong
 (`ledgerfs rebuild` mends it), 4 when there is damage or the history is not the one that was signed.
 
@@ -60,6 +63,9 @@ def register(commands: Commands) -> None:
     verify.add_argument("--trusted-root", metavar="FILE", type=Path, help="trusted_root.json of the ledger")
     verify.add_argument(
         "--vkey", metavar="KEY", action="append", default=[], help="a public key to believe (may be repeated)"
+    )
+    verify.add_argument(
+        "--policy", metavar="FILE", type=Path, help="a witness policy whose quorum must have cosigned every --anchor"
     )
     verify.add_argument(
         "--journal-only", action="store_true", help="leave the projections (hashes/, runs/, index.lmdb) out"
@@ -145,15 +151,22 @@ def _anchors(options: argparse.Namespace, root: TrustedRoot | None, origin: str)
     from ledgerfsd.state.verify import Anchor
 
     if not options.anchor:
+        if options.policy:
+            raise LedgerError("--policy is about checkpoints", hint="give the cosigned ones with --anchor")
         return []
-    if bool(options.trusted_root) == bool(options.vkey):
+    policy = places.policy(options.policy) if options.policy else None
+    verifiers = [note.parse_verifier(text) for text in options.vkey]
+    if policy is not None and not options.trusted_root:
+        verifiers = verifiers or policy.logs
+    if bool(options.trusted_root) == bool(verifiers):
         hint = "give --trusted-root FILE or --vkey KEY, from a source that is not this machine"
         raise LedgerError("an --anchor is worth what its signature is worth", hint=hint)
-    verifiers = [note.parse_verifier(text) for text in options.vkey]
     found = []
     for path in _files(options.anchor):
         data = _read(path)
         signed = root.verify(data) if root is not None else checkpoint.verify(data, origin, verifiers)[0]
+        if policy is not None:
+            policy.verify(data)
         found.append(Anchor(str(path), signed.size, signed.root))
     return found
 

@@ -175,6 +175,14 @@ def verify(data: bytes, origin: str, verifiers: Iterable[Verifier]) -> Proven:
     return Proven(account, own, totals, checkpoint)
 
 
+def tlog_proof_in(data: bytes) -> bytes:
+    """The tlog-proof in a balance proof, for those who have verified it, or only want to see. Raises ProofError."""
+    try:
+        return msgspec.json.decode(data, type=_Proof).proof.encode()
+    except msgspec.DecodeError as error:
+        raise ProofError(f"not a balance proof: {error}") from None
+
+
 def _read_account(leaf: _Leaf) -> Account:
     if not (0 <= leaf.ordinal < 1 << 64 and 0 <= leaf.entries < 1 << 64 and 0 <= leaf.last < 1 << 64):
         raise ProofError("a number of the account is out of range")

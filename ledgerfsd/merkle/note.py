@@ -15,7 +15,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -43,6 +43,10 @@ class Signature(NamedTuple):
     name: str
     key_id: int
     data: bytes
+
+    def line(self) -> str:
+        """The line, with its newline."""
+        return f"{_DASH}{self.name} {encode_base64(self.key_id.to_bytes(_ID_BYTES, 'big') + self.data)}\n"
 
 
 class Note(NamedTuple):
@@ -77,7 +81,7 @@ class Signer(NamedTuple):
 
     def verifier(self) -> Verifier:
         """The public half."""
-        return Verifier(self.name, self.key_id, _public(self.seed))
+        return Verifier(self.name, self.key_id, public_of(self.seed))
 
     def __repr__(self) -> str:
         # A key must not get into a log with a traceback.
@@ -106,9 +110,9 @@ def decode_base64(text: str) -> bytes:
 # -- keys
 
 
-def key_id(name: str, public: bytes) -> int:
-    """The id of an Ed25519 key: it tells keys of one name apart and protects nothing."""
-    return int.from_bytes(hashlib.sha256(name.encode() + b"\n" + bytes([ED25519]) + public).digest()[:_ID_BYTES], "big")
+def key_id(name: str, public: bytes, kind: int = ED25519) -> int:
+    """The id of an Ed25519 key of this signature type: it tells keys of one name apart and protects nothing."""
+    return int.from_bytes(hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + public).digest()[:_ID_BYTES], "big")
 
 
 def check_name(name: str) -> None:
@@ -121,12 +125,12 @@ def generate(name: str) -> Signer:
     """A new key. Raises NoteError for a bad name."""
     check_name(name)
     seed = Ed25519PrivateKey.generate().private_bytes_raw()
-    return Signer(name, key_id(name, _public(seed)), seed)
+    return Signer(name, key_id(name, public_of(seed)), seed)
 
 
 def parse_verifier(text: str) -> Verifier:
     """A public key from its text form. Raises NoteError."""
-    name, number, public = _parse_key(text)
+    name, number, public = parse_key(text, ED25519)
     if key_id(name, public) != number:
         raise NoteError(f"the key {text[:200]!r} does not have the id {number:08x}")
     return Verifier(name, number, public)
@@ -137,27 +141,29 @@ def parse_signer(text: str) -> Signer:
     if not text.startswith(PRIVATE):
         raise NoteError("this is not a private key for signed notes")
     try:
-        name, number, seed = _parse_key(text.removeprefix(PRIVATE))
+        name, number, seed = parse_key(text.removeprefix(PRIVATE), ED25519)
     except NoteError:
         raise NoteError("the private key is malformed") from None
-    if key_id(name, _public(seed)) != number:
+    if key_id(name, public_of(seed)) != number:
         raise NoteError(f"the private key does not have the id {number:08x}")
     return Signer(name, number, seed)
 
 
-def _parse_key(text: str) -> tuple[str, int, bytes]:
+def parse_key(text: str, kind: int) -> tuple[str, int, bytes]:
+    """Name, id and 32 bytes of a key of this signature type. That the id is right is left to the caller. Raises NoteError."""
     name, first, rest = text.partition("+")
     number, second, encoded = rest.partition("+")
     if not first or not second or len(number) != 8 or set(number) - set("0123456789abcdef"):
         raise NoteError(f"{text[:200]!r} is not a key of the form name+id+base64")
     check_name(name)
     data = decode_base64(encoded)
-    if data[:1] != bytes([ED25519]) or len(data) != 1 + KEY_BYTES:
-        raise NoteError(f"the key {text[:200]!r} is not an Ed25519 key")
+    if data[:1] != bytes([kind]) or len(data) != 1 + KEY_BYTES:
+        raise NoteError(f"the key {text[:200]!r} is not an Ed25519 key of type 0x{kind:02x}")
     return name, int(number, 16), data[1:]
 
 
-def _public(seed: bytes) -> bytes:
+def public_of(seed: bytes) -> bytes:
+    """The public half of 32 secret bytes."""
     return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
 
 
@@ -173,7 +179,7 @@ def sign(text: str, signers: Sequence[Signer]) -> bytes:
     lines = []
     for signer in signers:
         signature = Ed25519PrivateKey.from_private_bytes(signer.seed).sign(data)
-        lines.append(f"{_DASH}{signer.name} {encode_base64(signer.key_id.to_bytes(_ID_BYTES, 'big') + signature)}\n")
+        lines.append(Signature(signer.name, signer.key_id, signature).line())
     return (text + "\n" + "".join(lines)).encode()
 
 
@@ -227,16 +233,31 @@ def verify(data: bytes, verifiers: Iterable[Verifier]) -> tuple[Note, list[Verif
         candidates = known.get((signature.name, signature.key_id), [])
         if len(candidates) > 1:
             raise NoteError(f"two keys go by {signature.name}+{signature.key_id:08x}")
-        if candidates and candidates[0] not in signed:
-            _check_signature(candidates[0], signature.data, text)
-            signed.append(candidates[0])
+        for candidate in candidates:  # a key that signs twice must be right twice, and counts once
+            check_signature(candidate, signature.data, text)
+            if candidate not in signed:
+                signed.append(candidate)
     if not signed:
         raise NoteError("the note is not signed by a trusted key")
     return note, signed
 
 
-def _check_signature(verifier: Verifier, signature: bytes, text: bytes) -> None:
+class PublicKey(Protocol):
+    """What has a name, an id and an Ed25519 key: verifiers of notes, and witnesses."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def key_id(self) -> int: ...
+
+    @property
+    def public(self) -> bytes: ...
+
+
+def check_signature(verifier: PublicKey, signature: bytes, message: bytes) -> None:
+    """Raise NoteError unless the key has signed this message."""
     try:
-        Ed25519PublicKey.from_public_bytes(verifier.public).verify(signature, text)
+        Ed25519PublicKey.from_public_bytes(verifier.public).verify(signature, message)
     except (InvalidSignature, ValueError):
         raise NoteError(f"the signature of {verifier.name}+{verifier.key_id:08x} does not hold") from None
