@@ -20,7 +20,20 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(REPOSITORY))
 
-from bench import against, exporting, history, measure, ndjson, past, proofs, reading, restart, single, socketing  # noqa: E402
+from bench import (  # noqa: E402
+    against,
+    events,
+    exporting,
+    history,
+    measure,
+    ndjson,
+    past,
+    proofs,
+    reading,
+    restart,
+    single,
+    socketing,
+)
 from bench.measure import Report, machine  # noqa: E402
 
 RESULTS: Final = REPOSITORY / "bench" / "results"
@@ -108,6 +121,12 @@ def measure_proofs(report: Report, directory: Path, options: Any) -> None:
     proofs.run(report, directory, seed=options.seed, transactions=transactions, accounts=accounts)
 
 
+def measure_events(report: Report, directory: Path, options: Any) -> None:
+    """Commit to consumer, reading the log, and writing beside readers."""
+    transactions, files = (100_000, 200) if options.quick else (500_000, 2_000)
+    events.run(report, directory, seed=options.seed, transactions=transactions, files=files)
+
+
 def measure_exports(report: Report, directory: Path, options: Any) -> None:
     """Plain-text accounting."""
     exporting.run(report, directory, seed=options.seed, transactions=100_000 if options.quick else 1_000_000)
@@ -158,6 +177,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "accounts": measure_accounts,
     "proofs": measure_proofs,
     "past": measure_past,
+    "events": measure_events,
     "exports": measure_exports,
     "socket": measure_socket,
     "history": measure_history,

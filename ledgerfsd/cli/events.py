@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ledgerfsd.cli import Commands
 
 READ_BYTES: Final = 1 << 20
+TIME_MEMBER: Final = b'"time":"'
 INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 TIME: Final = re.compile(r"\d{4}-\d\d-\d\d(T\d\d(:\d\d(:\d\d(\.\d{1,9})?)?)?)?Z?")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
@@ -32,7 +33,7 @@ CloudEvents JSON, byte for byte as in the mount.
 
 examples:
   ledgerfs events --from 2026-11-26T08:00 --type txn --type rejected
-  ledgerfs events --account acc_001 --from 4096 --json | jq .data.postings
+  ledgerfs events --account acc_001 --from 4096 --json      for jq and other programs
   ledgerfs events --follow                       what is committed from now on, until Ctrl-C
   ledgerfs events --follow --from 0              everything, and then what is committed
 """
@@ -139,10 +140,10 @@ def first_at(mount: Path, when: str) -> int:
         if path.stem < when[:10]:
             continue
         for line in lines(path, follow=False):
-            event = json.loads(line)
-            # Compared to the precision given. The texts are of fixed width.
-            if event["time"][: len(when)] >= when:
-                return int(event["id"])
+            # Compared to the precision given: the texts are of fixed width. Nothing before the member has quotes of its own.
+            at = line.index(TIME_MEMBER) + len(TIME_MEMBER)
+            if line[at : at + len(when)] >= when.encode():
+                return int(json.loads(line)["id"])
     return count(mount)
 
 

@@ -155,8 +155,9 @@ class Consumers:
             try:
                 await self._save(consumer, 0)
             except OSError:
-                del self._by_number[consumer.number]
+                consumer.removed = True
                 self._failures.pop(consumer.name, None)
+                del self._by_number[consumer.number]
                 raise
         return consumer
 

@@ -11,7 +11,7 @@ import msgspec
 from ledgerfsd import __version__, limits
 from ledgerfsd.clock import NS_PER_SECOND, format_time
 from ledgerfsd.errors import TABLE_TEXT
-from ledgerfsd.service import inbox, inbox_lines
+from ledgerfsd.service import consumers, inbox, inbox_lines
 
 if TYPE_CHECKING:
     from ledgerfsd.service.inbox import Inbox
@@ -118,6 +118,7 @@ def limits_file() -> bytes:
     bounds["inbox_handles_max"] = inbox.HANDLES_MAX
     bounds["scratch_bytes_max"] = inbox.SCRATCH_BYTES_MAX
     bounds["staged_bytes_max"] = inbox.STAGED_BYTES_MAX
+    bounds["consumers_max"] = consumers.CONSUMERS_MAX
     bounds["pipeline_bytes_max"] = inbox_lines.PIPELINE_BYTES_MAX
     return msgspec.json.format(msgspec.json.encode(bounds), indent=2) + b"\n"
 

@@ -76,5 +76,6 @@ def interruptible(request: Request) -> Iterator[None]:
             yield
         finally:
             _waiting.pop(request.number, None)
-    if scope.cancelled_caught:
+    # Not only when it was caught: what was waited for may have come at the same moment, and be nothing. The kernel says it once.
+    if scope.cancel_called:
         raise OSError(errno.EINTR, os.strerror(errno.EINTR))

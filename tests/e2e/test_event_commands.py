@@ -75,12 +75,15 @@ def test_events_follow(ledger: Mounted) -> None:
     ]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None
-        following.stdout.readline()
-        ledger.drop("now-1.json", pay(reference="first"))
-        ledger.drop("now-2.json", pay(reference="second"))
-        seen = [following.stdout.readline().rstrip().rpartition("  ")[2] for _ in range(2)]
-        following.send_signal(signal.SIGINT)
-        assert following.wait(10) == 130
+        try:
+            following.stdout.readline()
+            ledger.drop("now-1.json", pay(reference="first"))
+            ledger.drop("now-2.json", pay(reference="second"))
+            seen = [following.stdout.readline().rstrip().rpartition("  ")[2] for _ in range(2)]
+            following.send_signal(signal.SIGINT)
+            assert following.wait(10) == 130
+        finally:
+            following.kill()
     assert seen == ["first", "second"]
 
 

@@ -50,7 +50,10 @@ def test_one_wheel_for_every_python_from_311(wheel: Path) -> None:
 def test_wheel_holds_core_and_tables_and_no_sources(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {"ledgerfsd/core/_core.abi3.so", "ledgerfsd/vfs/_requests.abi3.so"} <= set(names)
-    for path in [*(REPOSITORY / "ledgerfsd" / "data").iterdir(), REPOSITORY / "ledgerfsd" / "py.typed"]:
+    for path in [
+        *(path for path in (REPOSITORY / "ledgerfsd" / "data").rglob("*") if path.is_file()),
+        REPOSITORY / "ledgerfsd" / "py.typed",
+    ]:
         assert str(path.relative_to(REPOSITORY)) in names
     for path in (REPOSITORY / "ledgerfsd").rglob("*.py"):
         assert str(path.relative_to(REPOSITORY)) in names
