@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench import workload
 from bench.daemon import Mounted, copy
@@ -34,9 +34,9 @@ def run(report: Report, directory: Path, *, seed: int, transactions: int, accoun
             if number % max(1, files // NAMES) == 0:
                 (ledger.mount / "snapshots" / f"named-{number}").mkdir()
         report.note(f"past: of {ledger.status()['entries']:,} entries and {ledger.status()['accounts']:,} accounts")
-        for turn in range(report.repeats):
+        for _ in range(report.repeats):
             _reads(report, ledger.mount, chance, accounts)
-            _trial_balance(report, ledger, chance, turn)
+            _trial_balance(report, ledger, chance)
             _commands(report, ledger, transactions)
 
 
@@ -68,14 +68,15 @@ def _reads(report: Report, mount: Path, chance: random.Random, accounts: int) ->
         report.latencies(f"as-of balance.json, {name}, open + read + close", taken, unit="us", aims={99: "aim < 1,000"})
 
 
-def _point(mount: Path, name: str) -> dict[str, str]:
-    found: dict[str, str] = json.loads((mount / "snapshots" / name / "point.json").read_bytes())
+def _point(mount: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((mount / "snapshots" / name / "point.json").read_bytes())
     return found
 
 
-def _trial_balance(report: Report, ledger: Mounted, chance: random.Random, turn: int) -> None:
-    """One that was never asked for; and balances read meanwhile."""
-    size = ledger.status()["entries"] - 1 - turn  # within the newest batch: every account is there
+def _trial_balance(report: Report, ledger: Mounted, chance: random.Random) -> None:
+    """One that was never asked for, of a state since all accounts are there; and balances read meanwhile."""
+    first = int(_point(ledger.mount, "named-0")["size"])
+    size = chance.randrange(first, ledger.status()["entries"])
     path = ledger.mount / "snapshots" / f"size-{size}" / "trial-balance.csv"
     beside: list[float] = []
     done = threading.Event()

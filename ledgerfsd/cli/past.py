@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 State = dict[str, Any]  # members of balance.json, and the status
 
 FILES_BYTES: Final = 1000  # of the two files that tell an account's state, about
-TABLE_SHARE: Final = 100  # reading the files of an account takes as long as so many rows of a trial balance
+TABLE_SHARE: Final = 300  # reading the files of an account takes as long as so many rows of a trial balance
 
 POINTS: Final = """\
 A point is an RFC 3339 time (2026-11-22T10:00:00Z: everything booked at or before it), a day or a month (2026-11-22,
