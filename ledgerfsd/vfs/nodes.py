@@ -12,13 +12,14 @@ from typing import Final
 ROOT: Final = 1
 _SHIFT: Final = 56
 _MASK: Final = (1 << _SHIFT) - 1
-_WIDE: Final = 32 << _SHIFT  # from here on (Kind.PAST_ACCOUNT) kinds have 2^60 numbers
-_PAIRS: Final = 48 << _SHIFT  # from here on (Kind.CONSISTENCY), up to the first handle
+_PAIRS: Final = 48 << _SHIFT  # from here on (Kind.CONSISTENCY), up to the first handle, 2^60 numbers
+_PAST_ACCOUNTS: Final = 64 << _SHIFT  # the same; directories are never the handles of themselves
 _WIDE_MASK: Final = (1 << 60) - 1
 
 ENTRIES: Final = 8  # the "level" of entry bundles in numbers of tiles; hash levels are 0 to 7
 
 
+@enum.unique
 class Kind(enum.IntEnum):
     """What a file is; in brackets what its number is."""
 
@@ -50,17 +51,17 @@ class Kind(enum.IntEnum):
     PAST_FILE = 22
     EFFECTIVE_BALANCE = 23  # (ordinal, day)
     PAST_BALANCE = 24  # (ordinal, size; also of the next)
-    PAST_ACCOUNT_FILE = 31
+    PAST_ACCOUNT_FILE = 33
     EVENT_DIRECTORY = 25
     EVENT_FILE = 26
     EXPORT_DIRECTORY = 27
     EXPORT_FILE = 28
     HISTORY_DIRECTORY = 29
     HISTORY_FILE = 30
-    PAST_ACCOUNT = 32  # a directory (label, key, ordinal; with all kinds up to 47)
     STATEMENTS_DIRECTORY = 31
     STATEMENTS_FILE = 32
     CONSISTENCY = 48  # (two heights: see ``consistency``; with all kinds up to 63)
+    PAST_ACCOUNT = 64  # a directory (label, key, ordinal; with all kinds up to 79)
 
 
 class Fixed(enum.IntEnum):
@@ -97,7 +98,7 @@ _DIRECTORIES: Final = frozenset(
     int(kind)
     for kind in (
         *(Kind.ACCOUNT, Kind.SNAPSHOTS, Kind.TILE_LEVEL, Kind.TILE_GROUP, Kind.PARTIAL),
-        *(Kind.DIGEST_DIRECTORY, Kind.PAST_DIRECTORY, *range(Kind.PAST_ACCOUNT, Kind.CONSISTENCY)),
+        *(Kind.DIGEST_DIRECTORY, Kind.PAST_DIRECTORY, *range(Kind.PAST_ACCOUNT, Kind.PAST_ACCOUNT + 16)),
         *(Kind.EVENT_DIRECTORY, Kind.EXPORT_DIRECTORY, Kind.HISTORY_DIRECTORY),
         Kind.STATEMENTS_DIRECTORY,
     )
@@ -112,14 +113,14 @@ def inode(kind: Kind, number: int) -> int:
 
 def kind_of(inode: int) -> Kind:
     """What the file is."""
-    if inode >= _WIDE:
-        return Kind.PAST_ACCOUNT if inode < _PAIRS else Kind.CONSISTENCY
+    if inode >= _PAIRS:
+        return Kind.CONSISTENCY if inode < _PAST_ACCOUNTS else Kind.PAST_ACCOUNT
     return Kind(inode >> _SHIFT)
 
 
 def number_of(inode: int) -> int:
     """Which of its kind."""
-    return inode & (_MASK if inode < _WIDE else _WIDE_MASK)
+    return inode & (_MASK if inode < _PAIRS else _WIDE_MASK)
 
 
 def is_directory(inode: int) -> bool:
@@ -154,7 +155,7 @@ def past_parts(number: int) -> tuple[int, int, int]:
 
 def past_account(label: int, key: int, ordinal: int) -> int:
     """Inode number of the directory of an account in a past state."""
-    return _WIDE | label << 56 | key << 24 | ordinal
+    return _PAST_ACCOUNTS | label << 56 | key << 24 | ordinal
 
 
 def past_account_parts(number: int) -> tuple[int, int, int]:
