@@ -271,9 +271,7 @@ class PastBranch(Branch):
             spool = self._spools.get(size)
             if spool is None:
                 spool = Spool(self._root, self._points.time_of(size - 1))
-                await trio.to_thread.run_sync(
-                    trial_balance.write, self._past.accounts(size), spool, limiter=self._thread
-                )
+                await trio.to_thread.run_sync(trial_balance.write_at, self._engine, size, spool, limiter=self._thread)
                 self._keep_spool(size, spool)
             self._spools.move_to_end(size)
             return spool
