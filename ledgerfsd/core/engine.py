@@ -528,10 +528,17 @@ class Engine:
 
         One pass over the index for all of them: for trial balances. Ask for some thousand at a time.
         """
-        room = ffi.new("lfs_account_view[]", count)
+        room, found = self.views_at(size, first, count)
+        return [_account(first + i, room[i]) for i in range(found)]
+
+    def views_at(self, size: int, first: int, count: int) -> tuple[Any, int]:
+        """The same as ``lfs_account_view`` records, for ``core.trial``; and how many there were."""
+        room = ffi.new(
+            "lfs_account_view[]", count
+        )  # anew, because the core looks at what it does not fill: that must be zero
         found = lib.lfs_read_accounts_at(self._handle, size, first, count, room)
         self._intact(found)
-        return [_account(first + i, room[i]) for i in range(found)]
+        return room, int(found)
 
     def with_reference(self, reference: str, first: int = 0, count: int = 1024) -> array[int]:
         """Indexes of entries with this reference, from entry ``first`` on, at most ``count``, ascending."""

@@ -75,8 +75,7 @@ class Effective:
     async def balance(self, ordinal: int, date: int) -> Text:
         """``balance.json`` by effective date, as known now."""
         deltas = await self.deltas(date)
-        account = await self._account(ordinal, deltas)
-        return Text(self._render(account, date, deltas), self._mtime(deltas))
+        return Text(self._render(self._account(ordinal, deltas), date, deltas), self._mtime(deltas))
 
     async def trial_balance(self, date: int) -> Spool:
         """``trial-balance.csv`` by effective date, as known now. Raises OSError when the disk is full."""
@@ -152,11 +151,8 @@ class Effective:
 
     # -- texts
 
-    async def _account(self, ordinal: int, deltas: Deltas) -> Account:
-        try:
-            account = await self._past.account(ordinal, deltas.size)
-        except IndexError:
-            account = _blank(self._engine.account(ordinal))
+    def _account(self, ordinal: int, deltas: Deltas) -> Account:
+        account = self._engine.account_at(ordinal, deltas.size) or _blank(self._engine.account(ordinal))
         return _changed(account, deltas)
 
     def _mtime(self, deltas: Deltas) -> int:

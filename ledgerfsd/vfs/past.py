@@ -200,7 +200,7 @@ class PastBranch(Branch):
         if nodes.kind_of(inode) is not Kind.PAST_BALANCE:
             return -1
         ordinal, size = nodes.snapshot_parts(nodes.number_of(inode))
-        return self._past.newest(ordinal, [size])[0]
+        return self._past.newest(ordinal, size)
 
     async def stat(self, inode: int) -> Stat:
         """See ``Branch``."""
@@ -241,9 +241,9 @@ class PastBranch(Branch):
             return await self._file(*nodes.past_parts(number))
         ordinal, key = nodes.snapshot_parts(number)
         if kind is Kind.PAST_BALANCE:
-            return await self._past.balance(ordinal, key)
+            return self._past.balance(ordinal, key)
         if kind is Kind.PAST_ACCOUNT_FILE:
-            return await self._past.account_file(ordinal, key)
+            return self._past.account_file(ordinal, key)
         return await self._effective.balance(ordinal, key)
 
     async def _file(self, part: int, label: int, key: int) -> Readable:
@@ -271,9 +271,7 @@ class PastBranch(Branch):
             spool = self._spools.get(size)
             if spool is None:
                 spool = Spool(self._root, self._points.time_of(size - 1))
-                await trio.to_thread.run_sync(
-                    trial_balance.write, self._past.accounts(size), spool, limiter=self._thread
-                )
+                await trio.to_thread.run_sync(trial_balance.write_at, self._engine, size, spool, limiter=self._thread)
                 self._keep_spool(size, spool)
             self._spools.move_to_end(size)
             return spool

@@ -315,9 +315,8 @@ class Tree:
                 yield name.encode(), nodes.inode(Kind.ACCOUNT, ordinal)
 
     def _snapshots(self, ordinal: int) -> list[tuple[bytes, int]]:
-        listed = self._query.points.listed()
-        indexes = self._past.newest(ordinal, [point.size for _, point in listed])
-        found = [(name, index) for (name, _), index in zip(listed, indexes, strict=True) if index >= 0]
+        listed = ((name, self._past.newest(ordinal, point.size)) for name, point in self._query.points.listed())
+        found = [(name, index) for name, index in listed if index >= 0]
         # Any point in time resolves; the newest block stands there as the example of how such names look.
         newest = self._engine.account(ordinal).last_index
         found.append((f"block-{self._engine.block_of(newest)}", newest))

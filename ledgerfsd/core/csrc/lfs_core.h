@@ -150,6 +150,16 @@ int lfs_read_account_at(lfs_engine *e, uint64_t ordinal, uint64_t size, lfs_acco
 int64_t lfs_read_accounts_at(lfs_engine *e, uint64_t size, uint64_t first, uint64_t count, lfs_account_view *out);
 /* Indexes of entries from `first` on with this reference ('r'), or of account/1 entries with this tag ('t'); the word as canonical JSON has it. */
 int64_t lfs_read_word(lfs_engine *e, char kind, const uint8_t *word, size_t word_len, uint64_t first, uint64_t *out, uint64_t cap);
+
+/* -- rows of trial balances (SEMANTICS, 12.6) */
+typedef struct { /* of the accounts of one currency and class; sums as three 64-bit parts, low first */
+    char currency[16];
+    uint64_t debits[3], credits[3], debit_balance[3], credit_balance[3];
+    uint8_t account_class, decimals;
+} lfs_trial_total;
+/* The rows of n accounts, at most 384 bytes each, and their amounts added to the totals, of which there are *used and room for cap. Returns the
+ * bytes written, or -1 when there is no room for another total: then nothing of use was written. */
+int64_t lfs_trial_rows(const lfs_account_view *accounts, uint64_t n, uint8_t *out, lfs_trial_total *totals, uint32_t *used, uint32_t cap);
 void lfs_read_indexes(lfs_engine *e, lfs_index_counts *out);
 /* Of an engine that verifies, at the end: compare with the runs of a store (list: what its LMDB has) up to a mark. 0, or 1 with file (64) and why (256). */
 int lfs_verify_indexes(lfs_engine *e, const char *store, const uint8_t *list, size_t len, uint64_t entries, char *file, char *why);
