@@ -33,6 +33,7 @@ from bench import (  # noqa: E402
     restart,
     single,
     socketing,
+    verifying,
 )
 from bench.measure import Report, machine  # noqa: E402
 
@@ -115,7 +116,7 @@ def measure_accounts(report: Report, directory: Path, options: Any) -> None:
 
 
 def measure_proofs(report: Report, directory: Path, options: Any) -> None:
-    """Making proofs, having one in hand after close(), verifying a whole store."""
+    """Making proofs, having one in hand after close()."""
     transactions = options.transactions or (100_000 if options.quick else 10_000_000)
     accounts = 10_000 if options.quick else 1_000_000
     proofs.run(report, directory, seed=options.seed, transactions=transactions, accounts=accounts)
@@ -168,6 +169,13 @@ def measure_history(report: Report, directory: Path, options: Any) -> None:
     history.run(report, directory, seed=options.seed, transactions=transactions, accounts=accounts, hot=hot)
 
 
+def measure_verifying(report: Report, directory: Path, options: Any) -> None:
+    """Verifying a whole store."""
+    transactions = options.transactions or (100_000 if options.quick else 10_000_000)
+    accounts = 10_000 if options.quick else 1_000_000
+    verifying.run(report, directory, seed=options.seed, transactions=transactions, accounts=accounts)
+
+
 MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "ndjson": measure_ndjson,
     "million-accounts": measure_million_accounts,
@@ -178,6 +186,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "proofs": measure_proofs,
     "past": measure_past,
     "events": measure_events,
+    "verifying": measure_verifying,
     "exports": measure_exports,
     "socket": measure_socket,
     "history": measure_history,

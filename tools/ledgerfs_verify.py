@@ -17,9 +17,8 @@ show. All commands: --json, --quiet. VKEY: a C2SP verifier key (name+id+base64),
 the log must say the same (the log alone makes none trusted); repeat --key for several.
 --policy FILE: a C2SP tlog-policy whose quorum of witnesses must have cosigned each checkpoint; its logs do instead of --key.
 Store and mount verify framing, canonical JSON, numbers, times, every stored hash, the chain of seals and their roots, every running total
-by replay, holds and expiry, reversals, ids used once, each account's chain, state roots. NOT verified: whether the ledger judged right
-(limits, closed accounts and periods, refusals); hashes of accepted intents (not in the log); anchor/1; genesis.json, receipts/, runs/
-and index.lmdb/ (FORMAT 1, 8 to 10: no part of the ledger).
+by replay, limits, frozen and closed accounts and periods, holds and expiry, reversals, ids, chains, state roots. NOT verified: whether
+what was refused had to be; hashes of accepted intents (not in the log); anchor/1; genesis.json, receipts/, runs/, index.lmdb/ (FORMAT 1).
 Exit code: 0 verified, 1 does not verify (file, entry and reason are printed), 2 wrong usage, 3 a file cannot be read.
 """
 
@@ -63,13 +62,11 @@ def integer(text: str) -> int:
     return int(text)
 
 
-def to_json(value: Any) -> bytes:
-    """Canonical, if the members of `value` are in order: Python escapes in strings exactly what RFC 8785 does."""
+def to_json(value: Any) -> bytes:  # canonical, if the members are in order: Python escapes exactly what RFC 8785 does
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
 
 
-def parse_json(data: bytes, *, canonical: bool = True) -> Object:
-    """A JSON object with integers only and without repeated names; an entry also byte for byte as RFC 8785 has it."""
+def parse_json(data: bytes, *, canonical: bool = True) -> Object:  # integers only, no name twice; canonical: RFC 8785
 
     def ordered(pairs: list[tuple[str, Any]]) -> Object:
         names = [name.encode("utf-16-be") for name, _ in pairs]  # "sorted by the UTF-16 code units of their names"
@@ -125,12 +122,10 @@ RULES: dict[str, tuple[type, Callable[[Any], object]]] = {  # of a member of tha
 }
 
 
-def members(what: str, value: Any, needed: str, optional: str = "") -> None:
-    """Refuse anything but an object with these members, each as its rule wants it. (A bool is no int here.)"""
+def members(what: str, value: Any, needed: str, optional: str = "") -> None:  # a bool is no int here
     check(type(value) is dict, f"7, 13: {what} is not an object")
-    names = needed.split()
-    check(all(name in value for name in names), f"7, 13: {what} lacks one of: {needed}")
-    check(value.keys() <= {*names, *optional.split()}, f"7, 13: {what} has a member too many")
+    check({*needed.split()} <= value.keys(), f"7, 13: {what} lacks one of: {needed}")
+    check(value.keys() <= {*needed.split(), *optional.split()}, f"7, 13: {what} has a member too many")
     for name, given in value.items():
         good = type(given) is RULES[name][0] and RULES[name][1](given)
         check(good, f"5: {name} of {what} cannot be {str(given)[:80]!r}")
@@ -157,8 +152,7 @@ def digest(*parts: bytes) -> bytes:  # H: of a leaf with 0x00 before it, of a no
     return hashlib.sha256(b"".join(parts)).digest()
 
 
-def steps(index: int, size: int) -> Iterator[tuple[int, bool]]:
-    """The way from a leaf to the root: for each sibling, the height of the parent, and whether the sibling is the left child."""
+def steps(index: int, size: int) -> Iterator[tuple[int, bool]]:  # height of the parent, sibling is left
     height, last = 1, size - 1
     while last > 0:
         if index & 1 or index < last:  # else there is no sibling, and the node stands in the next level as it is
@@ -167,8 +161,8 @@ def steps(index: int, size: int) -> Iterator[tuple[int, bool]]:
 
 
 def verify_inclusion(index: int, size: int, leaf: bytes, path: list[bytes], root: bytes) -> None:
-    check(0 <= index < size, f"RFC 6962: index {index} does not lie in a tree of {size} leaves")
-    check(all(len(each) == 32 for each in [leaf, root, *path]), "RFC 6962: a hash does not have 32 bytes")
+    good = 0 <= index < size and all(len(each) == 32 for each in [leaf, root, *path])
+    check(good, f"RFC 6962: index {index} does not lie in a tree of {size} leaves, or a hash does not have 32 bytes")
     way = list(steps(index, size))
     check(len(way) == len(path), f"RFC 6962: the proof has {len(path)} hashes, {len(way)} are needed")
     for (_, sibling_is_left), sibling in zip(way, path, strict=True):
@@ -177,7 +171,6 @@ def verify_inclusion(index: int, size: int, leaf: bytes, path: list[bytes], root
 
 
 def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, path: list[bytes]) -> None:
-    """RFC 6962 2.1.2: the tree of `old` leaves is the beginning of the tree of `new` leaves."""
     check(0 < old <= new, f"RFC 6962: nothing is proved from {old} to {new} leaves")
     check(all(len(each) == 32 for each in [old_root, new_root, *path]), "RFC 6962: a hash does not have 32 bytes")
     nodes = iter(path)
@@ -201,8 +194,7 @@ class Frontier:  # a growing tree: the roots of its full subtrees, from left to 
         self.size = 0
         self.full: list[tuple[int, bytes]] = []
 
-    def push(self, leaf: bytes) -> list[tuple[int, bytes]]:
-        """Append a leaf; returns the stored hashes that are complete now, as (level, hash): one per 256^level leaves."""
+    def push(self, leaf: bytes) -> list[tuple[int, bytes]]:  # complete now: (level, hash)
         height, node, found = 0, leaf, [(0, leaf)]
         while self.full and self.full[-1][0] == height:
             height, node = height + 1, digest(b"\x01", self.full.pop()[1], node)
@@ -240,8 +232,7 @@ def parse_key(text: str, kind: int = 1) -> Key:  # name+id+base64(kind || key): 
     return found[1], bytes.fromhex(found[2]), data[1:], {"vkey": text.strip()}
 
 
-def read_keys(text: str) -> Iterator[Key]:
-    """A verifier key; or a trusted_root.json, each of whose keys is believed for the sizes that it gives."""
+def read_keys(text: str) -> Iterator[Key]:  # or those of a trusted_root.json
     root = parse_json(text.encode(), canonical=False) if text[:1] == "{" else {"keys": [{"vkey": text}]}
     for said in root["keys"]:
         stated = {name: value for name, value in said.items() if name != "name" and value is not None}
@@ -363,8 +354,7 @@ def verify_entry(proof: str, entry: bytes, keys: list[Key], policy: Policy = ANY
 # ---- the state tree and balance proofs (FORMAT 12 and 13)
 TOTALS, HELD, SUMS = "debits credits ", "held_debits held_credits ", "debits credits liability"
 ACCOUNT = "account ordinal currency decimals class normal status entries last " + TOTALS + HELD
-Sums = tuple[int, ...]  # debits, credits, liability in minor units
-Node = tuple[bytes, Sums]
+Sums, Node = tuple[int, ...], tuple[bytes, tuple[int, ...]]  # debits, credits, liability in minor units; hash and sums
 
 
 def lp(text: str) -> bytes:
@@ -380,6 +370,7 @@ class Account:  # an account, as replay or a proof has it; `place`: its position
     def __init__(self, name: str, ordinal: int, currency: str, decimals: int, kind: str, normal: str) -> None:
         self.name, self.ordinal, self.currency, self.decimals = name, ordinal, currency, decimals
         self.kind, self.normal, self.status, self.entries, self.last, self.place = kind, normal, "open", 1, 0, 0
+        self.overdraft: int | None = None  # of an account with a limit
         self.totals = dict.fromkeys((TOTALS + HELD).split(), 0)
 
     def leaf(self) -> Node:
@@ -393,13 +384,11 @@ class Account:  # an account, as replay or a proof has it; `place`: its position
 
 
 def sum_node(height: int, left: Node, right: Node) -> Node:
-    """H(0x11 || u8 height || left.hash || left.sums || right.hash || right.sums), and the sums added up."""
     data = b"\x11" + bytes([height]) + left[0] + u192(left[1]) + right[0] + u192(right[1])
     return digest(data), tuple(a + b for a, b in zip(left[1], right[1], strict=True))
 
 
-def state_root(trees: list[tuple[str, str, int, bytes, Sums]]) -> bytes:
-    """Of trees (currency, class, number of accounts, root, sums) in order; per currency, debits equal credits."""
+def state_root(trees: list[tuple[str, str, int, bytes, Sums]]) -> bytes:  # currency, class, n, root, sums
     names = [(currency.encode(), kind.encode()) for currency, kind, *_ in trees]
     check(names == sorted(set(names)), "13 (3): trees are repeated or out of order")
     data = b"\x12" + sum(tree[2] for tree in trees).to_bytes(8, "big") + len(trees).to_bytes(4, "big")
@@ -428,8 +417,7 @@ class SumTree:  # the tree of one currency and class. Nodes are kept until an ac
         return self.nodes[height, place]
 
 
-def stated_sums(value: Object) -> Sums:
-    """Sums in a proof. As no account has a liability but max(0, credits - debits), some sums are impossible (FORMAT 12)."""
+def stated_sums(value: Object) -> Sums:  # no liability but max(0, credits - debits) (FORMAT 12)
     debits, credits, liability = (natural(value[name], SUM_LIMIT) for name in SUMS.split())
     good = max(0, credits - debits) <= liability <= credits
     check(good, f"12: no accounts can have these sums: a liability is hidden or made up: {str(value)[:200]}")
@@ -478,6 +466,7 @@ def verify_balance(document: bytes, keys: list[Key], policy: Policy = ANY) -> Ob
 # The currency table that this file knows: H of it (in the genesis), and the currencies in it that do not have 2 decimals.
 TABLE = "bb2469306098b1d2b3926991691bf16defe0052dbae7c582927059ad1c239e4f"
 NONE, THREE = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF", "BHD IQD JOD KWD LYD OMR TND"
+UPDATES = {"freeze": ("open", "frozen"), "unfreeze": ("frozen", "open"), "close": ("open", "closed")}
 DECIMALS = dict.fromkeys(NONE.split(), 0) | dict.fromkeys(THREE.split(), 3) | {"CLF": 4, "UYW": 4}
 COMMON, NOTES, POSTING = "t index time id intent ", "reference metadata ", "account amount currency prev side "
 KINDS = {  # members, optional members, totals that the postings state
@@ -499,13 +488,12 @@ Leg = tuple[str, str, int]  # account, side, minor units
 
 class Replay:  # the state after the entries so far: accounts, open holds, ids, state trees
     def __init__(self) -> None:
-        self.origin, self.intent, self.decimals = "", "", DECIMALS.copy()
+        self.origin, self.intent, self.closed, self.decimals = "", "", "", DECIMALS.copy()
         self.accounts: dict[str, Account] = {}
         self.trees: dict[tuple[bytes, bytes], SumTree] = {}
         self.ids: dict[str, str] = {}  # id → hash of the intent that owns it
         self.transactions: list[bytes] = []  # number - 1 → hash of the legs
-        self.reversed: set[int] = set()
-        self.own: list[tuple[int, Object]] = []  # intents of the ledger itself, by index
+        self.reversed, self.own = set[int](), list[tuple[int, Object]]()  # own: intents of the ledger itself, by index
         self.holds: dict[str, tuple[int, list[Leg]]] = {}  # the open ones, with the index of the entry
         self.expiries: list[tuple[str, int, str]] = []  # a heap of (time, index, id)
 
@@ -549,19 +537,26 @@ class Replay:  # the state after the entries so far: accounts, open holds, ids, 
         elif kind == "account/1":
             self.open(index, value)
         elif kind == "account.update/1":
-            account = self.find(value["account"])
+            account, after = self.find(value["account"]), value["status"]
             check(value["prev"] == account.last, f"7: prev is {value['prev']}, should be {account.last}")
-            check(value["status"] in STATUSES, "7: this is no status")
-            account.status = value["status"]
+            debits, credits, *held_back = account.totals.values()
+            good = after != "closed" or (debits == credits and not any(held_back))
+            good &= UPDATES.get(value["action"]) == (account.status, after)
+            check(good, f"6.1 (130 to 133): {account.name!r} is {account.status}, or not empty")
+            account.status = after
             self.touch(account, index)
         elif kind in ("key/1", "anchor/1", "restore/1"):
             self.record(index, kind[:-2], value)
         elif value.get("policy") == "currency":
-            check({"currency", "decimals"} <= value.keys(), "7: the policy lacks its currency")
+            new = {"currency", "decimals"} <= value.keys() and value["currency"] not in self.decimals
+            check(new, "6.1 (115): the policy lacks its currency, or the currency exists")
             self.decimals[value["currency"]] = value["decimals"]
+        elif kind == "policy/1":
+            good = value["policy"] == "close_period" and self.closed < value.get("through", "") < value["time"][:10]
+            check(good, "6.1 (147): the policy is none, or the period could not be closed")
+            self.closed = value["through"]
 
-    def record(self, index: int, kind: str, value: Object) -> None:
-        """FORMAT 6.2: but for four members the entry is its intent. (Roots of anchor/1 are not looked at here.)"""
+    def record(self, index: int, kind: str, value: Object) -> None:  # FORMAT 6.2
         added = ("t", "index", "time", "intent")
         own = dict(sorted([("type", kind), *((name, value[name]) for name in value if name not in added)]))
         good = digest(to_json(own)).hex() == value["intent"] and value["id"].startswith(f"~{kind}:")
@@ -597,11 +592,13 @@ class Replay:  # the state after the entries so far: accounts, open holds, ids, 
         tree = self.trees.setdefault((currency.encode(), kind.encode()), SumTree())
         made = Account(name, len(self.accounts), currency, self.decimals.get(currency, 2), kind, value["normal"])
         made.last, made.place, self.accounts[name] = index, len(tree.accounts), made
+        rule, given, most = value["limit"].partition(":")
+        check(rule == "overdraft" if given else rule in ("none", "no_overdraft"), "5: this is no limit")
+        made.overdraft = None if rule == "none" else amount(most, made.decimals) if given else 0
         tree.accounts.append(made)
         tree.touch(made.place)
 
-    def postings(self, index: int, value: Object, held: list[Leg] | None = None) -> list[Leg]:
-        """Every running total and every `prev` is what replay says, and they balance. `held`: the hold's postings."""
+    def postings(self, index: int, value: Object, held: list[Leg] | None = None) -> list[Leg]:  # held: the hold's
         legs, before, balance = list[Leg](), dict[str, int](), dict[str, int]()
         stated = KINDS[value["t"]][2]
         for number, posting in enumerate(value["postings"]):
@@ -610,6 +607,7 @@ class Replay:  # the state after the entries so far: accounts, open holds, ids, 
             minor, previous = amount(posting["amount"], account.decimals), before.setdefault(account.name, account.last)
             check(posting["currency"] == account.currency, f"6.1 (120): {what}: not the account's currency")
             check(posting["prev"] == previous, f"7: {what}: prev is {posting['prev']}, should be {previous}")
+            check(account.status == "open" or value["t"] == "void/1", f"6.1 (130, 131): {what}: {account.status}")
             check(minor > 0, f"6.1 (51): {what}: the amount is zero")
             legs.append((account.name, side, minor))
             check(held is None or (account.name, side) in [leg[:2] for leg in held], f"7: {what}: not of the hold")
@@ -627,6 +625,13 @@ class Replay:  # the state after the entries so far: accounts, open holds, ids, 
         pair = [leg[1] for leg in legs] == ["debit", "credit"] and legs[0][0] != legs[1][0]
         free = value.get("type") in ("transaction", "reversal", "opening") and 2 <= len(legs) <= 200
         check(pair or free, "7: the postings are not a debit and a credit of two accounts")
+        for name, side, _ in legs if held is None else ():
+            account, (debits, credits, *held_back) = self.accounts[name], self.accounts[name].totals.values()
+            rest = debits - credits - held_back[1] if account.normal == "debit" else credits - debits - held_back[0]
+            good = side == account.normal or account.overdraft is None or rest >= -account.overdraft
+            check(good, f"6.1 (150): account {name!r} ends below its limit")
+        dated = "tx" in value and value.get("type") != "opening"
+        check(not dated or value.get("effective", value["time"][:10]) > self.closed, "6.1 (145): the period is closed")
         for name in before:
             self.touch(self.accounts[name], index)
         return legs
@@ -700,12 +705,12 @@ class Audit:  # takes the entries one after the other. `points`: the signed tree
                 raise Fault("1 (hashes): a stored hash is not that of the entries", *self.suspect)
 
     def seal(self, index: int, value: Object) -> None:
-        """FORMAT 3, commit rule, and 7. Members that are not known here are allowed in a seal."""
         right: Object = {"first": self.first, "count": index - self.first, "height": self.blocks + 1}
         right |= {"tx_root": self.batch.root().hex(), "log_root": self.log.root().hex()}
         right |= {"prev": self.prev.hex(), "policy": self.policy.hex()}
         if "state_root" in value:
             right["state_root"], self.state_roots = self.replay.state().hex(), self.state_roots + 1
+        check(value.keys() == {*right, "t", "index", "time"}, "3, 7: the seal lacks a member, or has one too many")
         for name, wanted in right.items():
             if type(value.get(name)) is not type(wanted) or value[name] != wanted:
                 entry = self.suspect[1] if self.suspect and name in ("tx_root", "log_root") else index
@@ -753,8 +758,7 @@ class Source:  # journal/*.seg of a store that nobody writes, and hashes/ if it 
             self.files = [f"journal/{name}" for name in sorted(os.listdir(root / "journal")) if name[0] != "."]
         self.total = sum((root / name).stat().st_size for name in self.files)
 
-    def entries(self) -> Iterator[bytes]:
-        """The stream: u16 length, then the entry. A segment or bundle begins at a multiple of 256."""
+    def entries(self) -> Iterator[bytes]:  # u16 length, then the entry
         index = 0
         for name in self.files:
             self.file, last = name, name == self.files[-1]
@@ -771,8 +775,7 @@ class Source:  # journal/*.seg of a store that nobody writes, and hashes/ if it 
                     check(not head.strip(b"\0"), "3: something stands behind the end of the journal")
         check(not self.mounted or index == self.size, f"11: the bundles hold {index} entries, not {self.size}")
 
-    def tile(self, level: int, number: int) -> tuple[bytes, str]:
-        """256 hashes of a level, and the file; no file if the level is not stored."""
+    def tile(self, level: int, number: int) -> tuple[bytes, str]:  # 256 hashes, and the file, if it is stored
         name, width = f"hashes/{level}", 256
         if self.mounted:
             width = min(256, (self.size >> 8 * level) - 256 * number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 FINDINGS_SHOWN: Final = 100
 VERIFY_TEXT: Final = """\
 Work everything out again from the bytes of the journal: the form of every entry, leaf hashes, the chain of seals, batch
-and log roots, every balance, hold, id and transaction number, the state roots; then compare hashes/, runs/ and
-index.lmdb with that, and the log with checkpoints that were kept elsewhere. Nothing of the store is changed; it must not be mounted.
+and log roots; whether each entry follows from those before it: balances, limits, freezes, closed periods, holds and their
+expiry, reversals, ids, transaction numbers; the state roots. Then compare hashes/, runs/ and index.lmdb with that, and the
+log with checkpoints that were kept elsewhere. Nothing of the store is changed. What is named as bad is the first bad
+entry, in the order of the journal.
 
 Whoever has the signing key can rewrite history so that all inside the store fits. Only what was kept outside shows it:
 give every checkpoint that you have with --anchor (copies of log/checkpoint, a folder of the setting anchors), and say with
@@ -39,12 +42,22 @@ same of every key (its entries key/1 alone make no key trusted).
 With --policy each of them must also be cosigned by the quorum of a witness policy; one that names logs says whose
 signatures count, too.
 
+A running ledger is verified up to its newest signed checkpoint, without stopping it: give its mount with --mount as well.
+The checkpoint is read there; all that it covers is durable. index.lmdb is left out then. Without --trusted-root or --vkey
+the mount's own word is taken for whose signatures count.
+
+--from saves the hashing, about half of the work, of what stands before a checkpoint that you trust: its entries are
+replayed, because balances need them, and their totals must add up, but whether their bytes are those that were sealed is
+not verified; the hashes of so many entries are taken from hashes/, and must lead to the checkpoint.
+
 Ends with 0 when all fits (an unfinished batch after a crash is no fault), 1 when only a projection is wrong
 (`ledgerfs rebuild` mends it), 4 when there is damage or the history is not the one that was signed.
 
 examples:
   ledgerfs verify --store /var/lib/ledgerfs/main
   ledgerfs verify --store /var/lib/ledgerfs/main --anchor checkpoint.monday --trusted-root trusted_root.json
+  ledgerfs verify --store /var/lib/ledgerfs/main --from checkpoint.monday --trusted-root trusted_root.json
+  ledgerfs verify --store /var/lib/ledgerfs/main --mount /ledgerfs
 """
 
 
@@ -52,6 +65,7 @@ def register(commands: Commands) -> None:
     """Add the command to the parser."""
     verify = commands.add_parser("verify", help="verify a whole store", description=VERIFY_TEXT)
     verify.add_argument("--store", metavar="DIR", help="the store (else $LEDGERFS_STORE)")
+    verify.add_argument("--mount", metavar="DIR", help="where the store is mounted, if it is: verify while it runs")
     verify.add_argument(
         "--anchor",
         metavar="FILE",
@@ -68,30 +82,48 @@ def register(commands: Commands) -> None:
         "--policy", metavar="FILE", type=Path, help="a witness policy whose quorum must have cosigned every --anchor"
     )
     verify.add_argument(
-        "--journal-only", action="store_true", help="leave the projections (hashes/, runs/, index.lmdb) out"
+        "--from",
+        dest="since",
+        metavar="SIZE|CHECKPOINT",
+        help="trust the hashes of what stands before this size, or before a checkpoint in a file",
     )
     verify.add_argument(
-        "--scratch", metavar="DIR", type=Path, help="where to work (a fifth of the journal; else the system's)"
+        "--journal-only", action="store_true", help="leave the projections (hashes/, runs/, index.lmdb) out"
     )
+    verify.add_argument("--jobs", metavar="N", type=int, help="threads (default: one a processor)")
     verify.add_argument("--progress", action="store_true", help="progress as plain lines when stderr is no terminal")
     verify.set_defaults(run=run_verify)
 
 
 def run_verify(options: argparse.Namespace) -> int:
     """Verify a store."""
-    from ledgerfsd.state.verify import verify  # LMDB: not needed by the commands that only use a mount
+    from ledgerfsd.state.verify import Part, verify  # LMDB: not needed by the commands that only use a mount
 
     layout = places.store(options.store)
     layouts.check(layout)
-    origin = str(msgspec.json.decode(layouts.first_entry(layout))["ledger"])
-    root = _trusted_root(options, origin)
-    anchors = _anchors(options, root, origin)
-    # Also without the projections: to a reader, a batch that is being written looks like damage once the next one follows.
-    with layouts.lock(layout), Progress("verify", plain=options.progress) as progress:
-        findings, found = verify(
-            layout, anchors=anchors, scratch=options.scratch, journal_only=options.journal_only, progress=progress
-        )
-    findings += _agreement(root, found)
+    believed = _Believed(options, str(msgspec.json.decode(layouts.first_entry(layout))["ledger"]))
+    if options.policy and not (options.anchor or options.mount):
+        raise LedgerError("--policy is about checkpoints", hint="give the cosigned ones with --anchor")
+    anchors = [believed.anchor(path) for path in _files(options.anchor)]
+    trusted, limit = _trusted(options, believed, anchors), None
+    if options.mount:
+        newest = _newest(options, believed)
+        limit = newest.size
+        anchors.append(newest)
+    if options.jobs is not None and options.jobs < 1:
+        raise LedgerError(f"--jobs {options.jobs}: at least one thread is needed")
+    if trusted and limit is not None and trusted > limit:
+        raise LedgerError(f"--from {options.since}: the newest checkpoint of the mount is of {limit} entries")
+    part = Part(limit, trusted, not options.journal_only)
+    # A batch that is being written looks like damage once the next one follows: so without a limit nobody may write.
+    alone = nullcontext() if options.mount else layouts.lock(layout)
+    with alone, Progress("verify", plain=options.progress) as progress:
+        findings, found = verify(layout, anchors=anchors, part=part, jobs=options.jobs, progress=progress)
+    findings += _agreement(believed.root if options.trusted_root else None, found)
+    return _report(options, findings, found)
+
+
+def _report(options: argparse.Namespace, findings: list[Finding], found: Verified) -> int:
     damaged = any(finding.severity == "damage" for finding in findings)
     wrong = any(finding.severity == "projection" for finding in findings)
     code = DamageError.exit_code if damaged else 1 if wrong else 0
@@ -115,6 +147,8 @@ def _summary(found: Verified) -> str:
         f"verified {found.entries:,} entries, {found.transactions:,} transactions, {found.accounts:,} accounts in "
         f"{found.blocks:,} blocks; root {found.log_root[:16]}; {found.seconds:.1f} s, {speed:,.0f} entries/s"
     )
+    if found.trusted:
+        text += f"; the hashes of the first {found.trusted:,} entries were trusted"
     if found.anchors:
         return f"{text}; {found.anchors} anchors agree"
     return text + "; no --anchor was given, so a rewritten history would not show"
@@ -123,15 +157,6 @@ def _summary(found: Verified) -> str:
 def _line(finding: Finding) -> str:
     place = finding.file if finding.entry < 0 else f"{finding.file}, entry {finding.entry}"
     return f"{finding.severity}: {place}: {finding.what}"
-
-
-def _trusted_root(options: argparse.Namespace, origin: str) -> TrustedRoot | None:
-    if not options.trusted_root:
-        return None
-    root = parse_trusted_root(_read(options.trusted_root), str(options.trusted_root))
-    if root.ledger != origin:
-        raise LedgerError(f"{options.trusted_root} is of the ledger {root.ledger!r}, the store of {origin!r}")
-    return root
 
 
 def _agreement(root: TrustedRoot | None, found: Verified) -> list[Finding]:
@@ -146,29 +171,60 @@ def _agreement(root: TrustedRoot | None, found: Verified) -> list[Finding]:
     ]
 
 
-def _anchors(options: argparse.Namespace, root: TrustedRoot | None, origin: str) -> list[Anchor]:
-    """The checkpoints, their signatures verified. Raises LedgerError."""
-    from ledgerfsd.state.verify import Anchor
+class _Believed:
+    """Whose signatures count."""
 
-    if not options.anchor:
-        if options.policy:
-            raise LedgerError("--policy is about checkpoints", hint="give the cosigned ones with --anchor")
-        return []
-    policy = places.policy(options.policy) if options.policy else None
-    verifiers = [note.parse_verifier(text) for text in options.vkey]
-    if policy is not None and not options.trusted_root:
-        verifiers = verifiers or policy.logs
-    if bool(options.trusted_root) == bool(verifiers):
-        hint = "give --trusted-root FILE or --vkey KEY, from a source that is not this machine"
-        raise LedgerError("an --anchor is worth what its signature is worth", hint=hint)
-    found = []
-    for path in _files(options.anchor):
+    def __init__(self, options: argparse.Namespace, origin: str) -> None:
+        self._origin = origin
+        self.root: TrustedRoot | None = None
+        if options.trusted_root and options.vkey:
+            raise LedgerError("--trusted-root and --vkey both say whose signatures count", hint="give one of them")
+        if options.trusted_root:
+            self.believe(_read(options.trusted_root), str(options.trusted_root))
+        self._policy = places.policy(options.policy) if options.policy else None
+        self._verifiers = [note.parse_verifier(text) for text in options.vkey]
+        if self._policy is not None and not options.trusted_root:
+            self._verifiers = self._verifiers or list(self._policy.logs)
+        self.given = bool(options.trusted_root or self._verifiers)
+
+    def believe(self, data: bytes, where: str) -> None:
+        """Take a trusted root. Raises LedgerError when it is of another ledger."""
+        self.root = parse_trusted_root(data, where)
+        if self.root.ledger != self._origin:
+            raise LedgerError(f"{where} is of the ledger {self.root.ledger!r}, the store of {self._origin!r}")
+
+    def anchor(self, path: Path) -> Anchor:
+        """The checkpoint in a file, its signature, and with --policy its cosignatures, verified. Raises LedgerError."""
+        from ledgerfsd.state.verify import Anchor
+
+        if self.root is None and not self._verifiers:
+            hint = "give --trusted-root FILE or --vkey KEY, from a source that is not this machine"
+            raise LedgerError("an --anchor is worth what its signature is worth", hint=hint)
         data = _read(path)
-        signed = root.verify(data) if root is not None else checkpoint.verify(data, origin, verifiers)[0]
-        if policy is not None:
-            policy.verify(data)
-        found.append(Anchor(str(path), signed.size, signed.root))
-    return found
+        root = self.root
+        signed = root.verify(data) if root is not None else checkpoint.verify(data, self._origin, self._verifiers)[0]
+        if self._policy is not None:
+            self._policy.verify(data)
+        return Anchor(str(path), signed.size, signed.root)
+
+
+def _trusted(options: argparse.Namespace, believed: _Believed, anchors: list[Anchor]) -> int:
+    """The size that --from names. A checkpoint is compared too."""
+    if not options.since:
+        return 0
+    if options.since.isascii() and options.since.isdigit() and len(options.since) < 20:
+        return int(options.since)
+    anchors.append(believed.anchor(Path(options.since)))
+    return anchors[-1].size
+
+
+def _newest(options: argparse.Namespace, believed: _Believed) -> Anchor:
+    """The newest signed checkpoint of the mount: what it covers is durable."""
+    mount = places.mounted(options.mount)
+    if not believed.given:
+        path = mount / ".ledgerfs" / "trusted_root.json"
+        believed.believe(_read(path), str(path))
+    return believed.anchor(mount / "log" / "checkpoint")
 
 
 def _files(named: list[Path]) -> Iterator[Path]:

@@ -47,7 +47,7 @@ def generate() -> None:
 def declarations() -> str:
     """Everything that the headers declare for Python."""
     headers = sorted(SOURCES.glob("lfs_*.h"))
-    order = sorted(headers, key=lambda path: (path.name == "lfs_core.h", path.name))
+    order = sorted(headers, key=lambda path: (path.name == "lfs_verify.h", path.name == "lfs_core.h", path.name))
     return "\n".join(part for path in order for part in PUBLIC.findall(path.read_text(encoding="utf-8")))
 
 

@@ -181,7 +181,8 @@ def _number(halves: Any) -> int:
     return int(halves[0]) | int(halves[1]) << 64
 
 
-def _account(ordinal: int, raw: Any) -> Account:
+def account_of(ordinal: int, raw: Any) -> Account:
+    """An account from the core's view of it (``lfs_account_view``)."""
     return Account(
         ordinal=ordinal,
         name=ffi.string(raw.name, raw.name_len).decode(),
@@ -358,7 +359,7 @@ class Engine:
                 continue
             path = bytes(ffi.buffer(raw.path, raw.siblings * STATE_NODE_BYTES))
             nodes = [_node(path[at : at + STATE_NODE_BYTES]) for at in range(0, len(path), STATE_NODE_BYTES)]
-            account = _account(raw.ordinal, raw.account)
+            account = account_of(raw.ordinal, raw.account)
             trees = bytes(ffi.buffer(raw.list, raw.list_len))
             found.append((raw.number, StateProof(raw.number, account, raw.position, nodes, trees, raw.block)))
         return found
@@ -457,7 +458,7 @@ class Engine:
         raw = ffi.new("lfs_account_view *")
         if ordinal < 0 or lib.lfs_read_account(self._handle, ordinal, raw):
             raise IndexError(ordinal)
-        return _account(ordinal, raw)
+        return account_of(ordinal, raw)
 
     def names(self, first: int, count: int) -> list[str]:
         """Account names by ordinal."""
@@ -521,7 +522,7 @@ class Engine:
         raw = ffi.new("lfs_account_view *")
         found = lib.lfs_read_account_at(self._handle, ordinal, size, raw) if ordinal >= 0 and size >= 0 else 0
         self._intact(found)
-        return _account(ordinal, raw) if found else None
+        return account_of(ordinal, raw) if found else None
 
     def accounts_at(self, size: int, first: int, count: int) -> list[Account]:
         """``account_at`` for the ordinals from ``first`` on, at most ``count`` of them; fewer when fewer were opened then.
@@ -529,7 +530,7 @@ class Engine:
         One pass over the index for all of them: for trial balances. Ask for some thousand at a time.
         """
         room, found = self.views_at(size, first, count)
-        return [_account(first + i, room[i]) for i in range(found)]
+        return [account_of(first + i, room[i]) for i in range(found)]
 
     def views_at(self, size: int, first: int, count: int) -> tuple[Any, int]:
         """The same as ``lfs_account_view`` records, for ``core.trial``; and how many there were."""

@@ -1,29 +1,30 @@
 """``ledgerfs verify``: everything that a store says, worked out again from the bytes of its journal, by the C core.
 
-The journal is replayed from its first byte into a scratch folder: canonical form, leaf hashes, chain of seals, batch and
-log roots, every balance and its chain, holds, ids, transaction numbers, and the state root of every seal that carries
-one. What comes of it is compared with the projections byte for byte, and with checkpoints that were kept elsewhere: the
-only thing that shows a history rewritten by somebody who holds the keys. Nothing of the store is changed.
+Canonical form, leaf hashes, chain of seals, batch and log roots; every balance and its chain, limits, freezes, closed
+periods, holds, ids, transaction numbers; the state root of every seal that carries one (``core/verifier.py``). What comes
+of it is compared with the projections, and with checkpoints that were kept elsewhere: the only thing that shows a
+history rewritten by somebody who holds the keys. Nothing of the store is changed.
 
 Start at ``verify``. ``fsck`` checks much the same with code that shares nothing with the core, a hundred times slower.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
+import json
 import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import lmdb
-import msgspec
 
 from ledgerfsd.core.engine import Engine
-from ledgerfsd.core.hashing import Frontier
+from ledgerfsd.core.verifier import NO_LIMIT, Applied, Damage, Verifier
 from ledgerfsd.errors import DamageError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.journal.fsck import Finding
@@ -32,12 +33,7 @@ from ledgerfsd.state import check
 from ledgerfsd.state.store import IndexStore, Saved
 from ledgerfsd.state.tip import Mark, Tip
 
-PIECE_BYTES: Final = 4 << 20
-LEAVES_AT_ONCE: Final = 65_536
-_HASH_BYTES: Final = 32
-# File name → bytes an item; how many items there are follows from the mark.
-_RUNS: Final = {"offsets": 8, "ids": 4, "transactions": 8, "blocks": 8}
-_DAMAGE: Final = re.compile(r"(journal/[0-9]{20}\.seg), entry ([0-9]+): (.*?)(; nothing was changed; .*)?", re.DOTALL)
+TABLES: Final = ("holds", "policy", "reversed")
 
 
 class Anchor(NamedTuple):
@@ -64,106 +60,119 @@ class Verified:
     keys: list[dict[str, Any]] = field(default_factory=list)  # what the log says of keys (`key/1`), oldest first
     restores: list[dict[str, Any]] = field(default_factory=list)  # `restore/1`
     recorded_anchors: int = 0  # `anchor/1` entries, whose roots are right
+    trusted: int = 0  # entries whose hashes were taken on trust
     seconds: float = 0
+
+
+class Part(NamedTuple):
+    """How much of the log is verified."""
+
+    limit: int | None = None  # so many entries, all of which must be there and count; None: as many as count
+    trusted: int = 0  # the hashes of so many are taken on trust
+    projections: bool = True  # compare what only repeats the journal
+
+
+WHOLE: Final = Part()
 
 
 def verify(
     layout: Layout,
     *,
     anchors: list[Anchor],
-    scratch: Path | None = None,
-    journal_only: bool = False,
+    part: Part = WHOLE,
+    jobs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Finding], Verified]:
-    """Verify a store. The caller holds the lock. ``scratch``: room for a fifth of the journal."""
-    found = Verified()
+    """Verify a store. The caller holds the lock, unless ``part`` has a limit: up to there all is durable and stays.
+
+    Raises StoreError when the files cannot be read, or no seal ends what is to be trusted.
+    """
+    found = Verified(trusted=part.trusted)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="ledgerfs-verify-", dir=scratch) as folder:
-        try:
-            engine = Engine(Path(folder), verify=layout.root, progress=progress)
-        except DamageError as error:
-            findings = [_damage(error)]
-        else:
-            findings = list(_journal(layout, engine, anchors, found))
-            if not journal_only:
-                findings += _derived(layout, engine, Path(folder))
+    saved, mark, unreadable = (None, None, "") if part.limit is not None or not part.projections else _saved(layout)
+    verifier = Verifier(
+        layout.root,
+        applied=_applied(part, mark),
+        limit=part.limit,
+        trusted=part.trusted,
+        roots=[anchor.size for anchor in anchors],
+        jobs=jobs,
+    )
+    verifier.wait(progress)
+    if damage := verifier.damage:
+        findings = [Finding("damage", damage.file, damage.entry, damage.what)]
+    else:
+        findings = list(_journal(layout, verifier, found))
+        findings += _anchored(verifier, [*_recorded(verifier, found), *anchors], found)
+        if part.projections:
+            findings += _genesis_file(layout)
+            findings += [] if part.limit is not None else _index(layout, verifier, saved, mark, unreadable)
+            findings += [_difference(*each) for each in verifier.differences()]
     found.seconds = time.monotonic() - began
     return findings, found
 
 
-def _damage(error: DamageError) -> Finding:
-    match = _DAMAGE.fullmatch(str(error))
-    return (
-        Finding("damage", match[1], int(match[2]), match[3]) if match else Finding("damage", "journal", -1, str(error))
-    )
-
-
-def _journal(layout: Layout, engine: Engine, anchors: list[Anchor], found: Verified) -> Iterator[Finding]:
-    counts = engine.counts()
-    found.entries, found.transactions, found.blocks = counts.entries, counts.transactions, counts.blocks
-    found.accounts, found.stream_bytes = counts.accounts, counts.stream_bytes
-    if engine.recovery.cut_bytes:
-        last = str(layout.segments()[-1].relative_to(layout.root))
-        what = f"an unfinished batch ({engine.recovery.cut_bytes} bytes); the next start zeroes it"
-        yield Finding("note", last, counts.entries, what)
-    found.incarnation = counts.incarnation
-    own = [msgspec.json.decode(engine.entry(index)) for index in engine.system_entries()]
+def _recorded(verifier: Verifier, found: Verified) -> list[Anchor]:
+    """What the ledger says of keys, restores and anchors: the anchors, to be compared with the log."""
+    own = [json.loads(verifier.entry(index)) for index in verifier.system_entries()]
+    found.incarnation = verifier.counts().incarnation
     found.keys = [_statement(entry) for entry in own if entry["t"] == "key/1"]
     found.restores = [_statement(entry) for entry in own if entry["t"] == "restore/1"]
-    recorded = [
+    return [
         Anchor("journal", entry["size"], bytes.fromhex(entry["root"]), entry["index"])
         for entry in own
         if entry["t"] == "anchor/1"
     ]
-    yield from _anchored(engine, recorded + anchors, found)
 
 
 def _statement(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name not in ("t", "id", "intent")}
 
 
-def _derived(layout: Layout, engine: Engine, scratch: Path) -> Iterator[Finding]:
-    """What only repeats the journal."""
-    if not layout.genesis.exists() or layout.genesis.read_bytes() != layouts.first_entry(layout) + b"\n":
-        yield Finding("projection", layout.genesis.name, 0, "is not the bytes of entry 0 and a newline")
-    name = layout.index.name
+def _saved(layout: Layout) -> tuple[Saved | None, Mark | None, str]:
+    """What index.lmdb holds, or why it cannot be read."""
     try:
         saved = IndexStore.peek(layout.index)
-        mark = Mark.of(saved.state.mark) if saved else None
+        return saved, Mark.of(saved.state.mark) if saved else None, ""
     except (lmdb.Error, struct.error) as error:
-        yield Finding("projection", name, -1, f"cannot be read: {error}")
-        return
-    if saved is None or mark is None:
-        yield Finding("note", name, -1, "nothing is saved; the next start replays the journal")
-        return
-    held = engine.counts().entries
-    if mark.entries > held:
-        what = f"the journal ends here, but index.lmdb has applied {mark.entries} entries"
-        yield Finding("damage", str(layout.segments()[-1].relative_to(layout.root)), held, what)
-        return
-    yield from _index(layout, engine, saved, mark)
-    yield from _projections(layout, scratch, mark)
-    if wrong := engine.verify_indexes(layout.root, saved.state.tables.get("indexes", b""), mark.entries):
-        yield Finding("projection", wrong[0], -1, wrong[1])
+        return None, None, f"cannot be read: {error}"
 
 
-def _anchored(engine: Engine, anchors: list[Anchor], found: Verified) -> Iterator[Finding]:
-    """The log has every signed tree as its beginning. One pass over the leaf hashes."""
-    frontier = Frontier()
-    ends = sorted({anchor.size for anchor in anchors} | {engine.counts().entries})
-    roots: dict[int, bytes] = {}
-    for end in ends:
-        while frontier.size < min(end, engine.counts().entries):
-            count = min(LEAVES_AT_ONCE, end - frontier.size)
-            frontier.append(engine.hashes(0, frontier.size, min(count, engine.counts().entries - frontier.size)))
-        if frontier.size == end:
-            roots[end] = frontier.root()
-    found.log_root = roots[engine.counts().entries].hex()
+def _applied(part: Part, mark: Mark | None) -> Applied:
+    """What is behind the mark is written again at the next start; of a running store all that is durable is there."""
+    if not part.projections:
+        return Applied()
+    if part.limit is not None:
+        return Applied(part.limit, NO_LIMIT, NO_LIMIT)
+    return Applied(mark.entries, mark.transactions, mark.blocks) if mark else Applied()
+
+
+def _journal(layout: Layout, verifier: Verifier, found: Verified) -> Iterator[Finding]:
+    counts = verifier.counts()
+    found.entries, found.transactions, found.blocks = counts.entries, counts.transactions, counts.blocks
+    found.accounts, found.stream_bytes = counts.accounts, counts.stream_bytes
+    root = verifier.root(counts.entries)
+    found.log_root = root.hex() if root else ""
+    table = resources.files("ledgerfsd").joinpath("data/currencies.tsv").read_bytes()
+    if json.loads(layouts.first_entry(layout))["currencies"] != hashlib.sha256(table).hexdigest():
+        name = str(layout.segments()[0].relative_to(layout.root))
+        yield Finding("damage", name, 0, "the ledger was made with another table of currencies")
+    if torn := verifier.unfinished:
+        what = f"an unfinished batch ({verifier.cut_bytes} bytes: {torn.what}); the next start zeroes it"
+        yield Finding("note", torn.file, torn.entry, what)
+
+
+def _anchored(verifier: Verifier, anchors: list[Anchor], found: Verified) -> Iterator[Finding]:
+    """The log has every signed tree as its beginning."""
     for anchor in anchors:
-        if anchor.size not in roots:
-            what = f"a log of {anchor.size} entries was signed, but this one has {engine.counts().entries}"
-            yield Finding("damage", anchor.name, anchor.entry if anchor.entry >= 0 else engine.counts().entries, what)
-        elif roots[anchor.size] != anchor.root:
+        root = verifier.root(anchor.size)
+        if anchor.size > found.entries:
+            what = f"a log of {anchor.size} entries was signed, but this one has {found.entries}"
+            yield Finding("damage", anchor.name, anchor.entry if anchor.entry >= 0 else found.entries, what)
+        elif anchor.size < found.trusted:
+            what = f"its {anchor.size} entries lie before the {found.trusted} whose hashes are trusted: not compared"
+            yield Finding("note", anchor.name, -1, what)
+        elif root != anchor.root:
             what = f"the first {anchor.size} entries are not those that were signed: the history was rewritten"
             yield Finding("damage", anchor.name, anchor.entry, what)
         elif anchor.entry >= 0:
@@ -172,56 +181,65 @@ def _anchored(engine: Engine, anchors: list[Anchor], found: Verified) -> Iterato
             found.anchors += 1
 
 
-def _index(layout: Layout, engine: Engine, saved: Saved, mark: Mark) -> Iterator[Finding]:
-    name = layout.index.name
+def _genesis_file(layout: Layout) -> list[Finding]:
+    if layout.genesis.exists() and layout.genesis.read_bytes() == layouts.first_entry(layout) + b"\n":
+        return []
+    return [Finding("projection", layout.genesis.name, 0, "is not the bytes of entry 0 and a newline")]
+
+
+def _difference(file: str, item: int, ended: bool) -> Finding:
+    what = f"ends before item {item}" if ended else f"item {item} differs from the journal"
+    return Finding("projection", file, -1, what)
+
+
+def _index(
+    layout: Layout, verifier: Verifier, saved: Saved | None, mark: Mark | None, unreadable: str
+) -> Iterator[Finding]:
+    name, counts = layout.index.name, verifier.counts()
+    if unreadable:
+        yield Finding("projection", name, -1, unreadable)
+        return
+    if saved is None or mark is None:
+        yield Finding("note", name, -1, "nothing is saved; the next start replays the journal")
+        return
+    if mark.entries > counts.entries:
+        end = Damage(counts.entries, str(layout.segments()[-1].relative_to(layout.root)), "the journal ends here")
+        torn = verifier.unfinished or end
+        what = f"{torn.what}, but index.lmdb has applied {mark.entries} entries"
+        yield Finding("damage", torn.file, torn.entry, what)
+        return
     try:
         Tip.unpack(saved.tip).check(layout)
     except DamageError as error:
         yield Finding("damage", name, mark.entries - 1, str(error))
     except struct.error:
         yield Finding("projection", name, -1, "its tip has another form")
-    whole = mark.entries == engine.counts().entries
-    if whole and mark.accounts != engine.counts().accounts:
-        yield Finding("projection", name, -1, f"holds {mark.accounts} accounts, the journal {engine.counts().accounts}")
-    accounts = min(mark.accounts, engine.counts().accounts)
-    for ordinal in range(accounts):
-        page, first = divmod(ordinal, check.PAGE_ACCOUNTS)
-        if first == 0:
-            same = saved.state.pages.get(page) == engine.page(page)
-        if same:
+    whole = mark.entries == counts.entries
+    if whole and mark.accounts != counts.accounts:
+        yield Finding("projection", name, -1, f"holds {mark.accounts} accounts, the journal {counts.accounts}")
+    yield from _accounts(name, verifier, saved, min(mark.accounts, counts.accounts), whole)
+    yield from _indexes(layout, saved, mark)
+    for table in TABLES if whole else ():
+        if not verifier.table_is(table, saved.state.tables.get(table, b"")):
+            yield Finding("projection", name, -1, f"its table {table} is not what the journal gives")
+
+
+def _indexes(layout: Layout, saved: Saved, mark: Mark) -> Iterator[Finding]:
+    """The sorted runs, compared with those that a replay makes in a scratch folder: one processor, when there are any."""
+    listed = saved.state.tables.get("indexes", b"")
+    if not listed:
+        return
+    with tempfile.TemporaryDirectory(prefix="ledgerfs-verify-") as folder:
+        engine = Engine(Path(folder), verify=layout.root)
+        if wrong := engine.verify_indexes(layout.root, listed, mark.entries):
+            yield Finding("projection", wrong[0], -1, wrong[1])
+
+
+def _accounts(name: str, verifier: Verifier, saved: Saved, count: int, whole: bool) -> Iterator[Finding]:
+    for page in range(-(-count // check.PAGE_ACCOUNTS)):
+        if verifier.page_is(page, saved.state.pages.get(page, b"")):
             continue
-        account = engine.account(ordinal)
-        if wrong := check.account_differs(saved.state.pages, ordinal, account, whole=whole):
-            yield Finding("projection", name, account.last_index, f"account {account.name}: {wrong}")
-
-
-def _projections(layout: Layout, scratch: Path, mark: Mark) -> Iterator[Finding]:
-    """The files of hashes/ and runs/, up to the mark: what is behind it is written again at the next start."""
-    items = {"offsets": mark.entries, "ids": mark.entries, "transactions": mark.transactions, "blocks": mark.blocks}
-    files = [(layout.runs / name, scratch / "runs" / name, size, items[name]) for name, size in _RUNS.items()]
-    for path in sorted((scratch / "hashes").iterdir()):
-        count = mark.entries >> (8 * int(path.name))
-        if count:
-            files.append((layout.hashes / path.name, path, _HASH_BYTES, count))
-    for path, expected, item_bytes, count in files:
-        if what := _difference(path, expected, item_bytes, count):
-            yield Finding("projection", str(path.relative_to(layout.root)), -1, what)
-
-
-def _difference(path: Path, expected: Path, item_bytes: int, count: int) -> str:
-    """The first difference in the first ``count`` items; "" when there is none."""
-    left, at = item_bytes * count, 0
-    try:
-        with path.open("rb") as file, expected.open("rb") as right:
-            while left:
-                ours, theirs = (each.read(min(PIECE_BYTES, left)) for each in (right, file))
-                if ours != theirs:
-                    same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
-                    item = (at + same) // item_bytes
-                    ended = same == len(theirs)
-                    return f"ends before item {item}" if ended else f"item {item} differs from the journal"
-                at += len(ours)
-                left -= len(ours)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return ""
+        for ordinal in range(page * check.PAGE_ACCOUNTS, min((page + 1) * check.PAGE_ACCOUNTS, count)):
+            account = verifier.account(ordinal)
+            if wrong := check.account_differs(saved.state.pages, ordinal, account, whole=whole):
+                yield Finding("projection", name, account.last_index, f"account {account.name}: {wrong}")

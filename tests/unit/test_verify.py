@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,11 +18,13 @@ from ledgerfsd.core.engine import Engine
 from ledgerfsd.core.hashing import Frontier, leaf_hashes, mth
 from ledgerfsd.core.pure.canonical import dump
 from ledgerfsd.core.pure.journal import recover
+from ledgerfsd.core.verifier import Applied, Verifier
+from ledgerfsd.journal.fsck import Check
 from ledgerfsd.journal.layout import Layout, create
 from ledgerfsd.merkle import note
 from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.state.opening import open_store
-from ledgerfsd.state.verify import Anchor, verify
+from ledgerfsd.state.verify import Anchor, Part, verify
 from ledgerfsd.types import Mode
 
 ORIGIN = "ledger.example/verify"
@@ -307,7 +310,7 @@ def test_nothing_of_the_store_is_changed(good: Layout) -> None:
     data = torn.read_bytes()
     torn.write_bytes(data.rstrip(b"\0") + b'\x00\x09{"count":' + bytes(100))
     spoiled = state()
-    findings, _ = verify(good, anchors=[], journal_only=True)
+    findings, _ = verify(good, anchors=[], part=Part(projections=False))
     assert [found.severity for found in findings] == ["note"]
     assert state() == spoiled
     torn.write_bytes(data)
@@ -316,9 +319,132 @@ def test_nothing_of_the_store_is_changed(good: Layout) -> None:
     }
 
 
-def test_the_engine_that_verifies_gives_the_same_as_the_one_that_runs(good: Layout, tmp_path: Path) -> None:
-    verified = Engine(tmp_path, verify=good.root)
+def test_what_verifies_gives_the_same_as_what_runs(good: Layout) -> None:
+    """Two pieces of code that share nothing but the tables: counts and every account."""
     usual = Engine(good.root, segment_bytes=SEGMENT_BYTES)
-    assert verified.counts() == usual.counts()
-    for ordinal in range(usual.counts().accounts):
-        assert verified.account(ordinal) == usual.account(ordinal)
+    for jobs in (1, 2, 5):
+        verified = Verifier(good.root, applied=Applied(), jobs=jobs)
+        verified.wait()
+        assert verified.damage is None
+        assert verified.counts() == usual.counts()
+        for ordinal in range(usual.counts().accounts):
+            assert verified.account(ordinal) == usual.account(ordinal)
+
+
+def written(layout: Layout, entries: list[bytes]) -> None:
+    """The journal holds these entries, in one segment."""
+    for path in layout.segments():
+        path.unlink()
+    stream = b"".join(struct.pack(">H", len(entry)) + entry for entry in entries)
+    (layout.journal / f"{0:020}.seg").write_bytes(stream)
+
+
+@pytest.fixture
+def copied(good: Layout, tmp_path: Path) -> Layout:
+    shutil.copytree(good.root, tmp_path / "copy")
+    return Layout(tmp_path / "copy")
+
+
+def other(value: Any) -> Any:
+    """A value of the same form that is another."""
+    if isinstance(value, int):
+        return value ^ 1
+    return value[:-2] + chr(ord(value[-2]) ^ 1) + value[-1]
+
+
+def test_every_field_of_a_seal(copied: Layout) -> None:
+    """One bit of each, in an early seal, one in the middle and the last: the seal is named."""
+    entries = [dump(entry) for entry in entries_of(copied)]
+    seals = [index for index, entry in enumerate(entries) if entry.startswith(b'{"count"')]
+    for index in (seals[1], seals[len(seals) // 2], seals[-1]):
+        for name, value in json.loads(entries[index]).items():
+            changed = json.loads(entries[index]) | {name: other(value)}
+            written(copied, [*entries[:index], dump(changed), *entries[index + 1 :]])
+            findings, _ = verify(copied, anchors=[])
+            damage = next(found for found in findings if found.severity == "damage")
+            if damage.file == "index.lmdb":  # the time of the last seal: nothing behind it binds it, but the tip knows
+                assert (name, index, damage.entry) == ("time", seals[-1], seals[-1])
+            else:
+                assert (damage.file, damage.entry) == (f"journal/{0:020}.seg", index), (name, damage)
+
+
+def test_entries_that_are_moved(copied: Layout) -> None:
+    """Swapped, doubled, left out, cut short: the first entry that is not where it belongs is named."""
+    entries = [dump(entry) for entry in entries_of(copied)]
+    chance = random.Random(5)
+    for at in [chance.randrange(2, len(entries) - 200) for _ in range(12)]:
+        for changed, first in (
+            ([*entries[:at], entries[at + 1], entries[at], *entries[at + 2 :]], at),
+            ([*entries[:at], entries[at], *entries[at:]], at + 1),
+            ([*entries[:at], *entries[at + 1 :]], at),
+            ([*entries[:at], entries[at][:-1], *entries[at + 1 :]], at),
+        ):
+            written(copied, changed)
+            findings, _ = verify(copied, anchors=[])
+            assert (findings[0].severity, findings[0].entry) == ("damage", first), findings[0]
+
+
+def test_an_entry_that_was_changed_is_named_also_without_hashes(copied: Layout) -> None:
+    """By the files of hashes/ if they are there; else by what no longer follows from the entries before."""
+    entries = [dump(entry) for entry in entries_of(copied)]
+    at = next(index for index, entry in enumerate(entries) if b'"p3-7"' in entry)
+    changed = entries[at].replace(b'"amount":"2.00"', b'"amount":"3.00"', 1)
+    written(copied, [*entries[:at], changed, *entries[at + 1 :]])
+    for _ in range(2):
+        (found,) = problems(copied)
+        assert found.startswith(f"damage journal/{0:020}.seg {at}: ")
+        for path in copied.hashes.iterdir():
+            path.unlink()
+
+
+def test_from_a_checkpoint(copied: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hashes before it are taken on trust; what is behind it is verified as ever, and its root must be met."""
+    signer = note.generate(ORIGIN)
+    seals = [entry["index"] for entry in entries_of(copied) if entry["t"] == "seal/1"]
+    checkpoint = tmp_path / "checkpoint"
+    arguments = ["verify", "--store", str(copied.root), "--vkey", signer.verifier().encode(), "--from"]
+    for seal in (seals[0], seals[9], seals[-1]):
+        checkpoint.write_bytes(signed(copied, seal + 1, signer))
+        assert cli.main([*arguments, str(checkpoint)]) == 0
+        out = capsys.readouterr().out
+        assert f"the hashes of the first {seal + 1:,} entries were trusted" in out
+        assert "1 anchors agree" in out
+        assert cli.main([*arguments, str(seal + 1)]) == 0
+    assert cli.main([*arguments, str(seals[9])]) == 3
+    assert "no seal ends the part that is to be trusted" in capsys.readouterr().err
+    checkpoint.write_bytes(signed(copied, seals[9] + 1, signer))
+    entries = [dump(entry) for entry in entries_of(copied)]
+    before = next(index for index, entry in enumerate(entries) if b'"p3-7"' in entry)
+    behind = next(index for index, entry in enumerate(entries) if b'"p20-7"' in entry)
+    for at, code in ((before, 0), (behind, 4)):
+        changed = entries[at].replace(b'"t":', b'"reference":"x","t":', 1)
+        written(copied, [*entries[:at], changed, *entries[at + 1 :]])
+        (copied.runs / "offsets").unlink(missing_ok=True)  # the entry is longer: that would show otherwise
+        assert cli.main([*arguments, str(checkpoint), "--journal-only"]) == code
+        assert (f"entry {at}: " in capsys.readouterr().err) == (code == 4)
+    written(copied, entries)
+    hashes = bytearray((copied.hashes / "0").read_bytes())
+    hashes[32 * seals[9] - 1] ^= 1
+    (copied.hashes / "0").write_bytes(hashes)
+    assert cli.main([*arguments, str(checkpoint)]) == 4, "what is trusted must lead to the checkpoint"
+
+
+def test_another_state_root_in_the_newest_seal(copied: Layout) -> None:
+    """FORMAT 12: its batch counts, nothing is lost, nothing more is accepted; verify, fsck and the start name it alike."""
+    entries = entries_of(copied)
+    last = entries[-1]
+    assert "state_root" in last
+    written(copied, [dump(entry) for entry in entries[:-1]] + [dump(last | {"state_root": "ab" * 32})])
+    (copied.index / "data.mdb").unlink()
+    (found,) = problems(copied)
+    assert found == f"damage journal/{0:020}.seg {last['index']}: its state_root is not that of the accounts"
+    damage = next(each for each in Check(copied).run() if each.severity == "damage")
+    assert damage.entry == last["index"]
+    opened = open_store(copied, segment_bytes=SEGMENT_BYTES)
+    opened.engine.start()
+    opened.engine.submit(b'{"debit":"bank","credit":"c0","amount":"1.00"}', source=b"f", first_line=1, mode=Mode.EACH)
+    opened.engine.drain()
+    assert opened.engine.counts().entries == len(entries)
+    assert "state root of the newest seal" in opened.engine.failure
+    opened.engine.close()
+    opened.index.close()

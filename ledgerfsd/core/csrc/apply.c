@@ -423,7 +423,7 @@ static int (*const APPLY[I_ALL])(lfs_ledger *, lfs_intent *, lfs_result *) = {
 
 /* -- expiry */
 
-static lfs_due due_pop(lfs_ledger *l) {
+lfs_due lfs_due_pop(lfs_ledger *l) {
     lfs_due top = l->due[0], last = l->due[--l->n_due];
     uint32_t at = 0, child;
     while ((child = 2 * at + 1) < l->n_due) { /* sift down */
@@ -448,7 +448,7 @@ int lfs_due_now(const lfs_ledger *l, uint64_t now_ns) {
 void lfs_expire(lfs_ledger *l, uint64_t now_ns) {
     l->now_ns = now_ns;
     while (lfs_due_now(l, now_ns)) {
-        lfs_due due = due_pop(l);
+        lfs_due due = lfs_due_pop(l);
         lfs_hold *h = lfs_hold_find(l, due.index);
         if (!h || h->status != H_OPEN || h->expires_ns != due.expires_ns) continue; /* ended before it was due */
         uint32_t len;

@@ -58,4 +58,6 @@ static const uint8_t *value(const uint8_t *p, const uint8_t *end, int depth) {
     return lfs_json_value(p, p, end, depth, &err); /* numbers and literals have one form each */
 }
 
+const uint8_t *lfs_json_form(const uint8_t *p, const uint8_t *end, int depth) { return value(p, end, depth); }
+
 int lfs_json_is_canonical(const uint8_t *text, size_t len, int wrapped) { return value(text, text + len, 1 - wrapped) == text + len; }

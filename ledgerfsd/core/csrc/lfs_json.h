@@ -61,6 +61,8 @@ const uint8_t *lfs_json_value(const uint8_t *base, const uint8_t *p, const uint8
 /* p points at the opening quote. *simple is set to 1 when the string has no escape and needs none in canonical form,
  * so that its raw bytes are its canonical bytes; else to 0. */
 const uint8_t *lfs_json_string(const uint8_t *base, const uint8_t *p, const uint8_t *end, int *simple, lfs_json_error *err);
+/* The byte after a value in canonical form, or NULL when it is none. */
+const uint8_t *lfs_json_form(const uint8_t *p, const uint8_t *end, int depth);
 static inline const uint8_t *lfs_json_space(const uint8_t *p, const uint8_t *end) {
     while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t')) p++;
     return p;

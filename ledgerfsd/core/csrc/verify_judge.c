@@ -1,0 +1,465 @@
+/* The judge of a store that is verified: does each entry follow from those before it? The rules are those of docs/FORMAT.md, sections 6.1 and 7, written a
+ * second time: nothing here calls what judged the intents when they were committed (apply.c), or replays at a start (replay.c). */
+#include <stdlib.h>
+#include "lfs_json.h"
+#include "verify.h"
+
+#define FAIL(...) return (snprintf(v->why, sizeof v->why, __VA_ARGS__), -1)
+#define TRY(check) do { if (check) return -1; } while (0)
+
+const uint8_t *lfs_verify_entry(lfs_verify *v, uint64_t index, uint32_t *len, int whole) {
+    uint32_t low = 0, high = v->n_files;
+    while (high - low > 1) {
+        uint32_t middle = (low + high) / 2;
+        if (v->files[middle].first <= index) low = middle;
+        else high = middle;
+    }
+    uint64_t at = v->bundle_offset[index / LFS_BUNDLE] + v->delta[index] - v->files[low].base;
+    uint8_t *bytes = v->entry_room;
+    *len = 0;
+    int got = lfs_read_fully(v->files[low].fd, bytes, 2 + 1024, at);
+    if (got < 2) return NULL;
+    *len = (uint32_t)bytes[0] << 8 | bytes[1];
+    if (!whole && *len > 1024) *len = 1024;
+    if (*len > 1024) got = lfs_read_fully(v->files[low].fd, bytes, 2 + *len, at);
+    return got >= 2 + (int)*len ? bytes + 2 : NULL;
+}
+
+/* -- what is needed soon is fetched from memory meanwhile: first the slots of the tables, then the accounts that they name */
+
+void lfs_judge_ahead(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *postings) {
+    const lfs_ledger *l = &v->ledger;
+    if (s->id.p) __builtin_prefetch(lfs_table_slot(&l->ids, (uint32_t)s->id_hash), 1);
+    for (uint32_t i = 0; i < s->n_postings && i < 8; i++)
+        __builtin_prefetch(lfs_table_slot(&l->names, (uint32_t)postings[s->first_posting + i].name_hash));
+}
+
+void lfs_judge_near(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *postings) {
+    const lfs_ledger *l = &v->ledger;
+    for (uint32_t i = 0; i < s->n_postings && i < 8; i++) {
+        uint32_t tag = (uint32_t)postings[s->first_posting + i].name_hash;
+        uint64_t slot = *lfs_table_slot(&l->names, tag ? tag : 1);
+        uint32_t ordinal = (uint32_t)slot - 1;
+        if (slot >> 32 != tag || ordinal >= l->n_accounts) continue;
+        __builtin_prefetch(&l->info[ordinal]);
+        __builtin_prefetch((const uint8_t *)&l->info[ordinal] + 64);
+        __builtin_prefetch(&l->state[ordinal], 1);
+        __builtin_prefetch((const uint8_t *)&l->state[ordinal] + 64, 1);
+        __builtin_prefetch(&v->touch_mark[ordinal], 1);
+    }
+}
+
+/* -- accounts */
+
+static void touch(lfs_verify *v, uint32_t ordinal) {
+    if (v->touch_mark[ordinal]) return;
+    v->touch_mark[ordinal] = 1;
+    if (v->n_touched == v->touched_size) {
+        v->touched_size = v->touched_size ? 2 * v->touched_size : 1024;
+        v->touched = lfs_grow(v->touched, v->touched_size * sizeof *v->touched);
+    }
+    v->touched[v->n_touched++] = ordinal;
+}
+
+static uint32_t account_of(const lfs_ledger *l, const uint8_t *name, uint32_t len) {
+    return lfs_name_find(l, lfs_hash(l, name, len), name, len);
+}
+
+/* The entry is the account's newest. */
+static void follow(lfs_verify *v, uint32_t ordinal, const lfs_seen *s) {
+    lfs_state *state = &v->ledger.state[ordinal];
+    state->entries++;
+    state->log_bytes += (uint64_t)s->len + 1;
+    state->last_index = s->index;
+    if (s->tx) state->last_tx = s->tx;
+    touch(v, ordinal);
+}
+
+/* Would it be below its floor? (Section 6.1, 150.) Totals stay below 2^127, so no sum here overflows. */
+static int short_of_funds(const lfs_ledger *l, uint32_t ordinal) {
+    const lfs_info *info = &l->info[ordinal];
+    const lfs_state *state = &l->state[ordinal];
+    if (info->limit == L_NONE) return 0;
+    if (info->normal == S_CREDIT) return state->credits + info->overdraft < state->debits + state->held_debits;
+    return state->debits + info->overdraft < state->credits + state->held_credits;
+}
+
+static int check_status(lfs_verify *v, uint32_t ordinal) {
+    uint64_t status = v->ledger.state[ordinal].status;
+    if (status == A_CLOSED) FAIL("an account that it touches is closed");
+    if (status == A_FROZEN) FAIL("an account that it touches is frozen");
+    return 0;
+}
+
+static int32_t booking_day(const lfs_seen *s) { return (int32_t)(s->time / (86400 * LFS_NS_PER_S)); }
+
+static int check_period(lfs_verify *v, const lfs_seen *s) {
+    int32_t day = s->day != LFS_NO_DAY ? s->day : booking_day(s);
+    if (v->ledger.closed_through != LFS_NO_DAY && day <= v->ledger.closed_through) FAIL("it is booked into a closed period");
+    return 0;
+}
+
+/* -- postings */
+
+/* `held`: what the entry does to what is held: +1 reserves the amount, -1 releases `released`, 0 neither. */
+static int post(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *all, uint32_t i, int totals, int held, u128 released) {
+    lfs_ledger *l = &v->ledger;
+    lfs_seen_posting *p = &all[i];
+    p->ordinal = lfs_name_find(l, p->name_hash, p->account, p->account_len);
+    if (p->ordinal == LFS_NONE) FAIL("a posting names an account that does not exist");
+    lfs_state *state = &l->state[p->ordinal];
+    const lfs_currency *unit = &l->currencies[l->info[p->ordinal].currency];
+    if (p->currency_len != unit->len || memcmp(p->currency, unit->code, unit->len) != 0 || p->decimals[P_AMOUNT] != unit->decimals || !p->value[P_AMOUNT])
+        FAIL("a posting's amount or currency does not fit its account");
+    if (state->last_index == s->index) { /* the second posting of the account in this entry */
+        uint32_t k = i;
+        while (all[--k].ordinal != p->ordinal) {}
+        if (p->prev != all[k].prev) FAIL("prev of a posting is not the account's previous entry");
+    } else {
+        if (p->prev != state->last_index) FAIL("prev of a posting is not the account's previous entry");
+        if (s->kind != K_VOID) TRY(check_status(v, p->ordinal)); /* what is held goes back whatever has become of the account */
+        follow(v, p->ordinal, s);
+    }
+    int debit = p->side == S_DEBIT, wrong = 0;
+    if (totals) {
+        u128 *total = debit ? &state->debits : &state->credits;
+        wrong |= __builtin_add_overflow(*total, p->value[P_AMOUNT], total) || *total >= LFS_TOTAL_LIMIT;
+        wrong |= p->value[P_DEBITS] != state->debits || p->decimals[P_DEBITS] != unit->decimals;
+        wrong |= p->value[P_CREDITS] != state->credits || p->decimals[P_CREDITS] != unit->decimals;
+    }
+    if (held) {
+        u128 *total = debit ? &state->held_debits : &state->held_credits;
+        if (held > 0) wrong |= __builtin_add_overflow(*total, p->value[P_AMOUNT], total) || *total >= LFS_TOTAL_LIMIT;
+        else wrong |= __builtin_sub_overflow(*total, released, total);
+        wrong |= p->value[P_HELD_DEBITS] != state->held_debits || p->decimals[P_HELD_DEBITS] != unit->decimals;
+        wrong |= p->value[P_HELD_CREDITS] != state->held_credits || p->decimals[P_HELD_CREDITS] != unit->decimals;
+    }
+    if (wrong) FAIL("the totals after a posting do not follow from those before");
+    return 0;
+}
+
+/* Debits equal credits in each currency. 200 amounts of 128 bits: the carries are counted. */
+static int check_balanced(lfs_verify *v, const lfs_seen_posting *p, uint32_t n) {
+    const lfs_info *info = v->ledger.info;
+    if (n == 2 && p[0].side != p[1].side && p[0].value[P_AMOUNT] == p[1].value[P_AMOUNT] &&
+        info[p[0].ordinal].currency == info[p[1].ordinal].currency) return 0;
+    for (uint32_t i = 0; i < n; i++) {
+        u128 low[2] = {0, 0};
+        uint32_t high[2] = {0, 0};
+        for (uint32_t k = 0; k < n; k++)
+            if (info[p[k].ordinal].currency == info[p[i].ordinal].currency)
+                high[p[k].side] += __builtin_add_overflow(low[p[k].side], p[k].value[P_AMOUNT], &low[p[k].side]);
+        if (low[0] != low[1] || high[0] != high[1]) FAIL("its debits and credits differ");
+    }
+    return 0;
+}
+
+/* A debit and a credit of two accounts. */
+static int check_pair(lfs_verify *v, const lfs_seen_posting *p, uint32_t n) {
+    if (n != 2 || p[0].side != S_DEBIT || p[1].side != S_CREDIT || p[0].ordinal == p[1].ordinal)
+        FAIL("its postings are not a debit and a credit of two accounts");
+    return 0;
+}
+
+static int check_funds(lfs_verify *v, const lfs_seen_posting *p, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++)
+        if (p[i].side != v->ledger.info[p[i].ordinal].normal && short_of_funds(&v->ledger, p[i].ordinal))
+            FAIL("an account with a limit ends below it");
+    return 0;
+}
+
+/* The postings of the transaction that it reverses, with sides exchanged. */
+static int check_reversal(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *p) {
+    lfs_reading *r = &v->reading;
+    lfs_seen original;
+    uint32_t len;
+    if (s->reverses < 1 || s->reverses >= s->tx) FAIL("the transaction that it reverses does not exist");
+    if (lfs_reversed(&v->ledger, s->reverses)) FAIL("the transaction that it reverses has been reversed already");
+    const uint8_t *bytes = lfs_verify_entry(v, v->txs[s->reverses - 1], &len, 1);
+    r->n_postings = 0;
+    if (!bytes || lfs_see(r, bytes, len, &original)) FAIL("the transaction that it reverses cannot be read");
+    int same = original.n_postings == s->n_postings;
+    for (uint32_t i = 0; i < s->n_postings && same; i++) {
+        const lfs_seen_posting *theirs = &r->postings[i];
+        same = theirs->side != p[i].side && theirs->value[P_AMOUNT] == p[i].value[P_AMOUNT] && theirs->account_len == p[i].account_len &&
+               memcmp(theirs->account, p[i].account, p[i].account_len) == 0;
+    }
+    if (!same) FAIL("its postings are not those of the transaction that it reverses with sides exchanged");
+    lfs_reversed_put(&v->ledger, s->reverses);
+    return 0;
+}
+
+/* -- transactions */
+
+static int id_is(const lfs_seen *s, const char *prefix, const uint8_t *rest, uint32_t len) {
+    uint32_t head = (uint32_t)strlen(prefix);
+    return s->id.len == head + len && memcmp(s->id.p, prefix, head) == 0 && memcmp(s->id.p + head, rest, len) == 0;
+}
+
+static int same_intent(lfs_text a, lfs_text b) { return a.len == 64 && b.len == 64 && memcmp(a.p, b.p, 64) == 0; }
+
+/* The transaction of an initial balance: behind the account/1 of the same intent, from equity:opening:<CUR>. */
+static int check_opening(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *p) {
+    lfs_ledger *l = &v->ledger;
+    char equity[80];
+    const lfs_info *info = &l->info[p[0].ordinal];
+    int n = snprintf(equity, sizeof equity, "equity:opening:%s", l->currencies[info->currency].code);
+    if (s->n_postings != 2 || p[0].ordinal == p[1].ordinal || !id_is(s, "~opening:", p[0].account, p[0].account_len) || p[0].side != info->normal ||
+        p[1].side == p[0].side || p[1].account_len != n || memcmp(p[1].account, equity, (size_t)n) != 0 || info->open_index + 1 != s->index ||
+        memcmp(v->intent, s->intent.p, 64) != 0) FAIL("it is not the opening of the account before it");
+    return 0;
+}
+
+static int transaction(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *p) {
+    for (uint32_t i = 0; i < s->n_postings; i++) TRY(post(v, s, p, i, 1, 0, 0));
+    TRY(check_balanced(v, p, s->n_postings));
+    if (s->type == T_TRANSFER) TRY(check_pair(v, p, s->n_postings));
+    if (s->type == T_REVERSAL) TRY(check_reversal(v, s, p));
+    if (s->type == T_OPENING) TRY(check_opening(v, s, p));
+    else TRY(check_period(v, s));
+    return check_funds(v, p, s->n_postings);
+}
+
+static int hold(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *p) {
+    for (uint32_t i = 0; i < s->n_postings; i++) TRY(post(v, s, p, i, 0, 1, 0));
+    TRY(check_pair(v, p, s->n_postings));
+    TRY(check_balanced(v, p, 2));
+    TRY(check_funds(v, p, 2));
+    if (s->expires && s->expires <= s->time) FAIL("the hold expires before it begins");
+    lfs_hold record = {p[0].value[P_AMOUNT], s->expires, (uint32_t)s->index, p[0].ordinal, p[1].ordinal, H_OPEN};
+    lfs_hold_put(&v->ledger, &record);
+    if (s->expires) lfs_due_push(&v->ledger, s->expires, record.index);
+    return 0;
+}
+
+/* The hold that is due first, LFS_NONE when none is at that time. Those that have ended are dropped on the way. */
+static uint32_t due_at(lfs_ledger *l, uint64_t time) {
+    while (l->n_due && l->due[0].expires_ns <= time) {
+        const lfs_hold *h = lfs_hold_find(l, l->due[0].index);
+        if (h && h->status == H_OPEN) return h->index;
+        lfs_due_pop(l);
+    }
+    return LFS_NONE;
+}
+
+static int end_of_hold(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *p) {
+    lfs_ledger *l = &v->ledger;
+    int posted = s->kind == K_POST;
+    int64_t index = lfs_id_find(l, s->hold_hash, s->hold.p, s->hold.len);
+    lfs_hold *h = index < 0 ? NULL : lfs_hold_find(l, (uint32_t)index);
+    if (!h) FAIL("the hold does not exist");
+    if (h->status != H_OPEN) FAIL("the hold has ended already");
+    for (uint32_t i = 0; i < s->n_postings; i++) TRY(post(v, s, p, i, posted, -1, h->amount));
+    TRY(check_pair(v, p, s->n_postings));
+    TRY(check_balanced(v, p, 2));
+    if (p[0].ordinal != h->debit || p[1].ordinal != h->credit) FAIL("its postings are not those of the hold");
+    if (posted ? p[0].value[P_AMOUNT] > h->amount : p[0].value[P_AMOUNT] != h->amount)
+        FAIL(posted ? "it posts more than was held" : "it does not release what was held");
+    if (posted) TRY(check_period(v, s));
+    if (s->expired) {
+        char number[24];
+        int n = snprintf(number, sizeof number, "%u", h->index);
+        if (due_at(l, s->time) != h->index || !id_is(s, "~expire:", (const uint8_t *)number, (uint32_t)n)) FAIL("the hold is not the one that is due");
+    }
+    h->status = posted ? H_POSTED : s->expired ? H_EXPIRED : H_VOIDED;
+    return 0;
+}
+
+/* -- other kinds. Their members are read again: they are few. */
+
+static int open_account(lfs_verify *v, const lfs_seen *s) {
+    lfs_ledger *l = &v->ledger;
+    lfs_reading *r = &v->reading;
+    const lfs_text *f = r->f;
+    lfs_info info = {.open_index = s->index, .name_len = (uint8_t)f[V_ACCOUNT].len};
+    int own = s->id.len > 6 && memcmp(s->id.p, "~open:", 6) == 0;
+    if (account_of(l, f[V_ACCOUNT].p, f[V_ACCOUNT].len) != LFS_NONE) FAIL("an account is opened twice");
+    uint32_t currency = lfs_currency_find(l, f[V_CURRENCY]);
+    while (info.class_ < C_COUNT && !lfs_text_is(f[V_CLASS], LFS_CLASS_NAMES[info.class_])) info.class_++;
+    info.normal = lfs_text_is(f[V_NORMAL], "debit") ? S_DEBIT : S_CREDIT;
+    if (info.class_ == C_COUNT || currency == LFS_NONE || (info.normal == S_CREDIT && !lfs_text_is(f[V_NORMAL], "credit")))
+        FAIL("an account has a class, currency or side that does not exist");
+    if (l->n_accounts == l->accounts_max) FAIL("there are more accounts than there can be");
+    info.currency = (uint16_t)currency;
+    memcpy(info.name, f[V_ACCOUNT].p, f[V_ACCOUNT].len);
+    info.limit = lfs_text_is(f[V_LIMIT], "none") ? L_NONE : lfs_text_is(f[V_LIMIT], "no_overdraft") ? L_NO_OVERDRAFT : L_OVERDRAFT;
+    if (info.limit == L_OVERDRAFT) {
+        lfs_amount most;
+        if (f[V_LIMIT].len < 11 || memcmp(f[V_LIMIT].p, "overdraft:", 10) != 0 || lfs_amount_parse(f[V_LIMIT].p + 10, f[V_LIMIT].len - 10, &most) ||
+            most.decimals != l->currencies[currency].decimals || most.value >= LFS_TOTAL_LIMIT) FAIL("an account has a limit that is none");
+        info.overdraft = most.value;
+    }
+    if (own && (!id_is(s, "~open:", f[V_ACCOUNT].p, f[V_ACCOUNT].len) || info.class_ != C_EQUITY || info.limit != L_NONE || info.normal != S_CREDIT ||
+                lfs_has(r, V_OWNER) || lfs_has(r, V_TAGS) || f[V_ACCOUNT].len != 15 + f[V_CURRENCY].len || memcmp(f[V_ACCOUNT].p, "equity:opening:", 15) != 0 ||
+                memcmp(f[V_ACCOUNT].p + 15, f[V_CURRENCY].p, f[V_CURRENCY].len) != 0)) FAIL("it is not an account that the ledger opens by itself");
+    lfs_table_reserve(&l->names, 1);
+    uint32_t ordinal = l->n_accounts++;
+    l->info[ordinal] = info;
+    l->state[ordinal] = (lfs_state){.last_index = s->index, .entries = 1, .log_bytes = (uint64_t)s->len + 1};
+    lfs_table_load(&l->names, lfs_tag(l, f[V_ACCOUNT].p, f[V_ACCOUNT].len), ordinal);
+    touch(v, ordinal);
+    if (own || v->expect == EXPECT_ACCOUNT) v->expect = own ? EXPECT_ACCOUNT : EXPECT_OPENING;
+    return 0;
+}
+
+static int update_account(lfs_verify *v, const lfs_seen *s) {
+    static const char *const actions[] = {"freeze", "unfreeze", "close"}, *const statuses[] = {"frozen", "open", "closed"};
+    static const uint8_t before[] = {A_OPEN, A_FROZEN, A_OPEN}, after[] = {A_FROZEN, A_OPEN, A_CLOSED};
+    const lfs_text *f = v->reading.f;
+    uint32_t ordinal = account_of(&v->ledger, f[V_ACCOUNT].p, f[V_ACCOUNT].len);
+    if (ordinal == LFS_NONE) FAIL("an update names an account that does not exist");
+    lfs_state *state = &v->ledger.state[ordinal];
+    if (v->reading.number[V_PREV] != state->last_index) FAIL("prev is not the account's previous entry");
+    int which = 0;
+    while (which < 3 && !lfs_text_is(f[V_ACTION], actions[which])) which++;
+    if (which == 3 || !lfs_text_is(f[V_STATUS], statuses[which])) FAIL("its action or status is none");
+    if (state->status != before[which]) FAIL("its account has not the status for that (%s)", actions[which]);
+    if (after[which] == A_CLOSED && (state->debits != state->credits || state->held_debits || state->held_credits))
+        FAIL("an account is closed that is not empty");
+    state->status = after[which];
+    follow(v, ordinal, s);
+    return 0;
+}
+
+static int change_policy(lfs_verify *v, const lfs_seen *s, const uint8_t leaf[32]) {
+    lfs_ledger *l = &v->ledger;
+    const lfs_reading *r = &v->reading;
+    memcpy(l->policy_leaf, leaf, 32);
+    if (lfs_text_is(r->f[V_POLICY], "currency")) {
+        if (!lfs_has(r, V_CURRENCY) || !lfs_has(r, V_DECIMALS) || lfs_has(r, V_THROUGH))
+            FAIL("a registered currency is none");
+        if (lfs_currency_find(l, r->f[V_CURRENCY]) != LFS_NONE || l->n_currencies >= UINT16_MAX) FAIL("a currency is registered twice");
+        lfs_currency_add(l, r->f[V_CURRENCY], (unsigned)r->number[V_DECIMALS]);
+        return 0;
+    }
+    if (!lfs_text_is(r->f[V_POLICY], "close_period") || !lfs_has(r, V_THROUGH) || lfs_has(r, V_CURRENCY) || lfs_has(r, V_DECIMALS))
+        FAIL("a policy is none");
+    int32_t day = lfs_date_parse(r->f[V_THROUGH].p, 10);
+    if (day >= booking_day(s) || (l->closed_through != LFS_NO_DAY && day <= l->closed_through)) FAIL("the period could not be closed");
+    l->closed_through = day;
+    return 0;
+}
+
+static int made_id(lfs_text id) {
+    int made = id.len == 38 && memcmp(id.p, "~auto:", 6) == 0;
+    for (uint32_t i = 6; i < 38 && made; i++) made = (id.p[i] >= '0' && id.p[i] <= '9') || (id.p[i] >= 'a' && id.p[i] <= 'f');
+    return made;
+}
+
+/* What the ledger records by itself: the entry is its intent. Whether an anchor has the root of the log is seen in the end. */
+static int system_entry(lfs_verify *v, const lfs_seen *s) {
+    lfs_entry entry;
+    if (lfs_entry_read(s->bytes, s->len, &entry) || lfs_system_replay(&v->ledger, s->index, s->bytes, s->len, &entry, v->why)) return -1;
+    if (!lfs_text_is(entry.t, "anchor/1")) return 0;
+    v->recorded = lfs_grow(v->recorded, (v->n_recorded + 1ull) * sizeof *v->recorded);
+    v->recorded[v->n_recorded++] = (uint32_t)s->index;
+    return 0;
+}
+
+/* The intent is inside: its hash and its id are worked out again, and that it was well formed. Whether the ledger had to refuse it cannot be: an intent
+ * of an atomic batch was judged behind others that were taken back with it. */
+static int rejected(lfs_verify *v, const lfs_seen *s) {
+    const lfs_text *f = v->reading.f, none = {(const uint8_t *)"", 0};
+    uint8_t hash[32], hex[64];
+    size_t i = 0, n = sizeof LFS_CODE_NAMES / sizeof *LFS_CODE_NAMES;
+    while (i < n && !lfs_text_is(f[V_CODE], LFS_CODE_NAMES[i].name)) i++;
+    if (i == n || LFS_CODE_NAMES[i].number < LFS_ID_REUSED || LFS_CODE_NAMES[i].number >= LFS_BATCH_ABORTED) FAIL("its code is never in the log");
+    lfs_sha256(f[V_REQUEST].p, f[V_REQUEST].len, hash);
+    lfs_hex_put(hex, hash, 32);
+    if (memcmp(hex, f[V_INTENT_HASH].p, 64) != 0) FAIL("its intent_hash is not that of its request");
+    lfs_intent in = {0};
+    lfs_arena_reset(&v->arena);
+    lfs_arena_ready(&v->arena);
+    lfs_intent_parse(f[V_REQUEST].p, f[V_REQUEST].len, none, 1, &v->arena, &in);
+    int own = in.present >> F_ID & 1;
+    if (in.code) { /* or is it one of the ledger's own? */
+        own = 1;
+        lfs_arena_reset(&v->arena);
+        lfs_arena_ready(&v->arena);
+        lfs_system_parse(f[V_REQUEST].p, f[V_REQUEST].len, 1, &v->arena, &in);
+    }
+    if (in.code) FAIL("its request is not a well-formed intent");
+    if (own ? in.id.len != s->id.len || memcmp(in.id.p, s->id.p, s->id.len) != 0 : !made_id(s->id)) FAIL("its id is not that of its request");
+    if (s->tag) return 0; /* it owns its id: that no entry before does is seen with all other ids */
+    uint32_t len;
+    int64_t known = lfs_id_find(&v->ledger, s->id_hash, s->id.p, s->id.len);
+    const uint8_t *first = known < 0 ? NULL : lfs_verify_entry(v, (uint64_t)known, &len, 0);
+    if (!first || same_intent(lfs_entry_intent(first, len), f[V_INTENT_HASH])) FAIL("its id belongs to no entry before, or to the same intent");
+    return 0;
+}
+
+/* -- the whole */
+
+/* The ledger makes ids of its own: `~auto:` and 32 hex digits for what came without, and those that only it writes. */
+static int check_id(lfs_verify *v, const lfs_seen *s) {
+    if (s->id.p[0] != '~' || s->expired || (s->kind == K_TXN && s->type == T_OPENING) || s->kind == K_REJECTED || s->kind == K_SYSTEM) return 0;
+    int named = s->kind == K_ACCOUNT && s->id.len > 6 && memcmp(s->id.p, "~open:", 6) == 0;
+    if (!named && !made_id(s->id)) FAIL("its id is none that an entry of its kind can have");
+    return 0;
+}
+
+/* Before an intent is judged, every hold that is due has ended. What belongs to the intent of the entry before was judged with that. */
+static int check_due(lfs_verify *v, const lfs_seen *s) {
+    lfs_ledger *l = &v->ledger;
+    int follows = (s->kind == K_TXN && s->type == T_OPENING) || v->expect;
+    if (!l->n_due || s->expired || follows || s->kind == K_GENESIS) return 0;
+    uint32_t due = due_at(l, s->time);
+    if (due != LFS_NONE) FAIL("the hold of entry %u had to expire before", due);
+    return 0;
+}
+
+/* An equity account that the ledger opens by itself, the account that it is for, and its opening belong to one intent. */
+static int check_expected(lfs_verify *v, const lfs_seen *s) {
+    int right = v->expect == EXPECT_ACCOUNT ? s->kind == K_ACCOUNT && s->id.p[0] != '~' : s->kind == K_TXN && s->type == T_OPENING;
+    if (v->expect == EXPECT_ACCOUNT && s->kind == K_ACCOUNT && s->id.len == 38) right = 1; /* ~auto: */
+    if (!right || memcmp(v->intent, s->intent.p, 64) != 0) FAIL("it does not go on with the opening that the entry before belongs to");
+    return 0;
+}
+
+static int judge_other(lfs_verify *v, const lfs_seen *s, const uint8_t leaf[32]) {
+    lfs_seen again;
+    v->reading.n_postings = 0;
+    if (lfs_see(&v->reading, s->bytes, s->len, &again)) FAIL("%s", v->reading.why);
+    switch (s->kind) {
+    case K_ACCOUNT: return open_account(v, s);
+    case K_UPDATE: return update_account(v, s);
+    case K_POLICY: return change_policy(v, s, leaf);
+    case K_REJECTED: return rejected(v, s);
+    default:
+        if (s->index) FAIL("an entry of kind genesis/1 stands where it cannot");
+        memcpy(v->ledger.policy_leaf, leaf, 32);
+        return 0;
+    }
+}
+
+int lfs_verify_judge(lfs_verify *v, lfs_seen *s, lfs_seen_posting *postings, const uint8_t leaf[32]) {
+    lfs_ledger *l = &v->ledger;
+    if (s->tx && s->tx != l->next_tx) FAIL("the transaction number does not follow");
+    if (!s->index != (s->kind == K_GENESIS)) FAIL("the ledger does not begin with a genesis/1, or has two");
+    if (v->expect) TRY(check_expected(v, s));
+    if (s->id.p) TRY(check_id(v, s));
+    TRY(check_due(v, s));
+    if (s->tag && lfs_id_find(l, s->id_hash, s->id.p, s->id.len) >= 0) FAIL("its id belongs to an entry before");
+    lfs_seen_posting *p = postings + s->first_posting;
+    switch (s->kind) {
+    case K_TXN: TRY(transaction(v, s, p)); break;
+    case K_HOLD: TRY(hold(v, s, p)); break;
+    case K_POST: case K_VOID: TRY(end_of_hold(v, s, p)); break;
+    case K_SYSTEM: TRY(system_entry(v, s)); break;
+    default: TRY(judge_other(v, s, leaf));
+    }
+    if (s->kind != K_ACCOUNT) v->expect = EXPECT_ANY;
+    if (s->intent.p) memcpy(v->intent, s->intent.p, 64);
+    if (s->tag) {
+        lfs_table_reserve(&l->ids, 1);
+        lfs_table_load(&l->ids, s->tag, (uint32_t)s->index);
+    }
+    if (s->tx) {
+        if (l->next_tx > v->txs_size) {
+            v->txs_size = v->txs_size ? 2 * v->txs_size : 1u << 16;
+            v->txs = lfs_grow(v->txs, v->txs_size * sizeof *v->txs);
+        }
+        v->txs[l->next_tx++ - 1] = (uint32_t)s->index;
+    }
+    return 0;
+}

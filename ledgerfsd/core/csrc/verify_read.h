@@ -1,0 +1,57 @@
+/* Reading entries strictly: verify_read.c for verify_*.c. */
+#ifndef LFS_VERIFY_READ_H
+#define LFS_VERIFY_READ_H
+#include "ledger.h"
+
+/* Every member that an entry may have, in the order of canonical form. */
+enum {
+    V_ACCOUNT, V_ACTION, V_CLASS, V_CODE, V_COUNT, V_CURRENCIES, V_CURRENCY, V_DECIMALS, V_EFFECTIVE, V_EXPIRES, V_FIRST, V_HEIGHT,
+    V_HOLD, V_ID, V_INDEX, V_INTENT, V_INTENT_HASH, V_LEDGER, V_LIMIT, V_LOG_ROOT, V_METADATA, V_NORMAL, V_OWNER, V_POLICY,
+    V_POSTINGS, V_PREV, V_REASON, V_REFERENCE, V_REQUEST, V_REVERSES, V_STATE_ROOT, V_STATUS, V_T, V_TAGS, V_THROUGH, V_TIME, V_TX,
+    V_TX_ROOT, V_TYPE, V_MEMBERS
+};
+enum lfs_seen_kind { K_GENESIS, K_ACCOUNT, K_TXN, K_HOLD, K_POST, K_VOID, K_UPDATE, K_POLICY, K_REJECTED, K_SEAL, K_KINDS, K_SYSTEM = K_KINDS, K_WRONG };
+enum lfs_seen_type { T_TRANSFER, T_TRANSACTION, T_REVERSAL, T_OPENING, T_NONE };
+
+enum { P_AMOUNT, P_CREDITS, P_DEBITS, P_HELD_CREDITS, P_HELD_DEBITS, P_AMOUNTS };
+typedef struct {
+    u128 value[P_AMOUNTS];
+    uint64_t name_hash, prev;
+    const uint8_t *account, *currency;
+    uint32_t ordinal; /* LFS_NONE until it is looked up */
+    uint8_t account_len, currency_len, side, decimals[P_AMOUNTS];
+} lfs_seen_posting;
+
+typedef struct lfs_seen { /* an entry of the right form; texts point into its bytes */
+    const uint8_t *bytes;
+    uint32_t len, n_postings, first_posting;
+    uint8_t kind, type, expired;
+    int32_t day;       /* effective, LFS_NO_DAY if absent */
+    uint64_t index, time, tx, reverses, expires; /* 0 where absent */
+    uint64_t id_hash, hold_hash;
+    uint32_t tag;      /* of the id that it owns, else 0 (section 8) */
+    lfs_text id, intent, hold;
+} lfs_seen;
+
+typedef struct { /* of one thread */
+    const lfs_ledger *ledger; /* for the seed of its hashes only */
+    uint64_t present;
+    lfs_text f[V_MEMBERS];    /* strings without their quotes */
+    uint64_t number[V_MEMBERS];
+    uint8_t next[V_MEMBERS + 1], posting_next[16]; /* the member that followed this one the last time */
+    uint64_t second;          /* time of */
+    uint8_t second_text[20];  /* this second, with the point behind it */
+    lfs_seen_posting *postings;
+    uint32_t n_postings, postings_size;
+    char why[160];
+} lfs_reading;
+
+void lfs_reading_init(lfs_reading *r, const lfs_ledger *ledger);
+void lfs_reading_free(lfs_reading *r);
+/* Judge the form of one entry: canonical JSON with exactly the members of its kind, each of the right form. Its postings are added to r->postings. 128 bytes
+ * behind the entry must be readable. Returns LFS_SEEN, or with r->why LFS_WRONG: canonical, with index and time, and no seal, so that its batch can
+ * count, but not of the form of its kind; or LFS_BROKEN: no batch with it counts. */
+enum { LFS_SEEN, LFS_WRONG, LFS_BROKEN };
+int lfs_see(lfs_reading *r, const uint8_t *bytes, uint32_t len, lfs_seen *out);
+static inline int lfs_has(const lfs_reading *r, int member) { return (int)(r->present >> member & 1); }
+#endif
