@@ -37,7 +37,8 @@ give every checkpoint that you have with --anchor (copies of log/checkpoint, a f
 same of every key (its entries key/1 alone make no key trusted).
 
 Ends with 0 when all fits (an unfinished batch after a crash is no fault), 1 when only a projection is wrong
-(`ledgerfs rebuild` mends it), 4 when there is damage or the history is not the one that was signed.
+(`ledgerfs rebuild` mends it) or an anchor is of what a restore gave up ("lost in the restore at entry N"), 4 when there
+is damage or the history is not the one that was signed.
 
 examples:
   ledgerfs verify --store /var/lib/ledgerfs/main
@@ -88,7 +89,8 @@ def run_verify(options: argparse.Namespace) -> int:
     findings += _agreement(root, found)
     damaged = any(finding.severity == "damage" for finding in findings)
     wrong = any(finding.severity == "projection" for finding in findings)
-    code = DamageError.exit_code if damaged else 1 if wrong else 0
+    lost = any(finding.severity == "lost" for finding in findings)
+    code = DamageError.exit_code if damaged else 1 if wrong or lost else 0
     if options.json:
         print_json({"ok": code == 0, **asdict(found), "findings": [asdict(finding) for finding in findings]})
         return code
@@ -97,7 +99,12 @@ def run_verify(options: argparse.Namespace) -> int:
     if damaged:
         print("DAMAGED, or not the history that was signed", file=sys.stderr)
         return code
-    print(_summary(found), file=sys.stderr if wrong else sys.stdout)
+    print(_summary(found), file=sys.stderr if code else sys.stdout)
+    if lost:
+        print(
+            "the ledger was restored, and what those anchors speak of is lost: is that what you were told?",
+            file=sys.stderr,
+        )
     if wrong:
         print("the journal is whole; `ledgerfs rebuild` mends the projections", file=sys.stderr)
     return code

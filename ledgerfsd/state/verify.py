@@ -160,16 +160,35 @@ def _anchored(engine: Engine, anchors: list[Anchor], found: Verified) -> Iterato
             roots[end] = frontier.root()
     found.log_root = roots[engine.counts().entries].hex()
     for anchor in anchors:
-        if anchor.size not in roots:
-            what = f"a log of {anchor.size} entries was signed, but this one has {engine.counts().entries}"
-            yield Finding("damage", anchor.name, anchor.entry if anchor.entry >= 0 else engine.counts().entries, what)
-        elif roots[anchor.size] != anchor.root:
+        if roots.get(anchor.size) == anchor.root:
+            found.anchors += anchor.entry < 0
+            found.recorded_anchors += anchor.entry >= 0
+        elif lost := _lost(anchor, found.restores):
+            yield Finding("lost", anchor.name, lost["index"], _words(anchor, lost))
+        elif anchor.size in roots:
             what = f"the first {anchor.size} entries are not those that were signed: the history was rewritten"
             yield Finding("damage", anchor.name, anchor.entry, what)
-        elif anchor.entry >= 0:
-            found.recorded_anchors += 1
         else:
-            found.anchors += 1
+            what = f"a log of {anchor.size} entries was signed, but this one has {engine.counts().entries}"
+            yield Finding("damage", anchor.name, anchor.entry if anchor.entry >= 0 else engine.counts().entries, what)
+
+
+def _lost(anchor: Anchor, restores: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The restore that gave up what the anchor speaks of. Where it says what had been signed last, nothing later was signed."""
+    for restore in restores if anchor.entry < 0 else ():
+        last = restore.get("signed_size", anchor.size)
+        if restore["size"] < anchor.size < last or (
+            anchor.size == last > restore["size"] and restore.get("signed_root", anchor.root.hex()) == anchor.root.hex()
+        ):
+            return restore
+    return None
+
+
+def _words(anchor: Anchor, restore: dict[str, Any]) -> str:
+    return (
+        f"lost in the restore at entry {restore['index']}: {anchor.size} entries were signed, and the ledger lives again "
+        f"from {restore['size']} (incarnation {restore['incarnation']}): {restore['reason']}"
+    )
 
 
 def _index(layout: Layout, engine: Engine, saved: Saved, mark: Mark) -> Iterator[Finding]:
