@@ -33,7 +33,7 @@ First look for a newer copy of journal/: every segment that can be found. Run th
 mounted. It asks before it does anything, unless --yes is given.
 
 example:
-  ledgerfs restore --store /var/lib/ledgerfs/main --reason "disk failed on 24 November; backup of the 23rd"
+  ledgerfs restore --store /var/lib/ledgerfs/main --reason disk-failure-of-24-November
 """
 
 

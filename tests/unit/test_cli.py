@@ -45,6 +45,7 @@ def test_all_commands_are_there() -> None:
     assert set(commands()) == {
         "init", "mount", "umount", "status", "submit", "balance", "history", "rebuild", "fsck",
         "prove", "key", "verify", "snapshot", "diff", "replay", "events", "consumer", "publish",
+        "restore", "signer",
     }  # fmt: skip
 
 
