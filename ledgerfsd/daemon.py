@@ -23,7 +23,7 @@ import trio
 from ledgerfsd import __version__, mounts
 from ledgerfsd import config as configs
 from ledgerfsd.config import Config
-from ledgerfsd.errors import LedgerError
+from ledgerfsd.errors import LedgerError, Refused, StoreError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.obs import logging as obs_logging
 from ledgerfsd.obs.sdnotify import notify
@@ -242,8 +242,11 @@ async def _record_keys(proofs: Proofs) -> None:
     """If the log cannot be written now, it is read-only and says so; the keys are tried again with the next checkpoint."""
     try:
         await proofs.record_keys()
-    except LedgerError as error:
+    except Refused as error:
         log.warning("the keys could not be recorded in the log", reason=str(error))
+    except OSError as error:
+        hint = "this user must be able to read trusted_root.json in the directory of the keys"
+        raise StoreError(f"{error.filename}: {error.strerror}", hint=hint) from None
 
 
 def _keys(config: Config, layout: layouts.Layout) -> Path:

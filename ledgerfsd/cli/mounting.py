@@ -61,6 +61,9 @@ def register(commands: Commands) -> None:
         metavar="DIR",
         help="directory of what was signed last, apart from the store (see ledgerfsd(8))",
     )
+    mount.add_argument(
+        "--signer", metavar="PATH", help="socket of a signer that runs by itself (see `ledgerfs signer`)"
+    )
     mount.add_argument("--keys", metavar="DIR", help="directory of the signing keys (default: keys in the store)")
     mount.add_argument("--config", metavar="FILE", help="settings of the daemon (TOML)")
     mount.add_argument("--allow-other", action="store_true", help="let other users in")
@@ -93,6 +96,8 @@ def run_mount(options: argparse.Namespace) -> int:
         command += ["--mount", str(path)]
     if options.keys:
         command += ["--keys", options.keys]
+    if options.signer:
+        command += ["--signer", options.signer]
     if options.last_signed:
         command += ["--last-signed", options.last_signed]
     if options.allow_other:

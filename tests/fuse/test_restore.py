@@ -8,6 +8,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ def refuse(daemon: Daemon) -> str:
     assert done.returncode == 4, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 class Rolled:
@@ -192,6 +200,41 @@ def test_the_index_alone_is_newer(store: Path, daemons: Callable[..., Daemon], t
     assert with_accounts(daemon.start(), tmp_path / "work").status()["incarnation"] == 2
     assert signed(ledger)[1].size > entry["index"]
     assert daemon.stop() == 0
+
+
+def test_anchor_folders_go_on_after_a_restore(store: Path, daemons: Callable[..., Daemon], tmp_path: Path) -> None:
+    """What was lost stays in the folder; the new life's checkpoints stand beside it, and nobody cries of two histories."""
+    folder, config = tmp_path / "anchors", tmp_path / "config.toml"
+    folder.mkdir()
+    config.write_text(f'anchors = ["{folder}"]\nanchor_seconds = 1\n')
+    daemon = daemons(store, "--config", str(config))
+    ledger = with_accounts(daemon.start(), tmp_path / "work")
+    assert daemon.stop() == 0
+    shutil.copytree(store, tmp_path / "copy")
+    daemon.start()
+
+    def anchored() -> bool:
+        name = f"{ledger.status()['entries']:020}"
+        return any(path.name.startswith(name) for path in folder.iterdir())
+
+    for _ in range(2):
+        ledger.drop(f"lost-{ledger.transactions()}.json", pay("3.00"))
+        until(anchored)
+    assert daemon.stop() == 0
+    shutil.rmtree(store)
+    shutil.copytree(tmp_path / "copy", store)
+    assert ledgerfs(daemon, "restore", "--reason", REASON, "--yes").returncode == 0
+    before = {path.name for path in folder.iterdir()}
+    daemon.start()
+    ledger.drop("new.json", pay("4.00"))
+    until(lambda: any(path.name.endswith("-2.checkpoint") for path in folder.iterdir()))
+    assert (ledger / ".ledgerfs/health").read_text() == "ok\n"
+    assert before < {path.name for path in folder.iterdir()}
+    root = tmp_path / "trusted_root.json"
+    shutil.copy(ledger / ".ledgerfs/trusted_root.json", root)
+    assert daemon.stop() == 0
+    done = ledgerfs(daemon, "verify", "--json", "--anchor", folder, "--trusted-root", root)
+    assert (done.returncode, {each["severity"] for each in json.loads(done.stdout)["findings"]}) == (1, {"lost"})
 
 
 def test_a_damaged_journal_is_not_restored(rolled: Rolled) -> None:
