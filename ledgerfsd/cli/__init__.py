@@ -2,7 +2,8 @@
 
 One module a group of commands: ``stores`` (init, rebuild, fsck: offline, on a store), ``mounting`` (mount, umount,
 status), ``submitting`` (submit), ``reading`` (balance, history: through the mount), ``proving`` (prove),
-``keys`` (key), ``events`` (events, consumer), ``publishing`` (publish). ``output`` prints, ``places`` finds the mount. Commands that work on a mount only read and write its
+``keys`` (key), ``signing`` (signer), ``restoring`` (restore), ``events`` (events, consumer), ``publishing`` (publish). ``output``
+prints, ``places`` finds the mount. Commands that work on a mount only read and write its
 files: what they can do, ``cat`` and ``cp`` can do too.
 """
 
