@@ -19,6 +19,7 @@ from ledgerfsd.journal.layout import Layout
 from ledgerfsd.journal.recorded import recorded
 from ledgerfsd.merkle import checkpoint, note
 from ledgerfsd.merkle.checkpoint import Checkpoint
+from ledgerfsd.service import last_signed
 from tests.conftest import LEDGER, REPOSITORY, Daemon
 from tests.fuse.conftest import Mounted, pay, with_accounts
 
@@ -103,7 +104,7 @@ def test_keys_that_were_rolled_back_with_the_store_do_not_help(rolled: Rolled) -
     assert f"a checkpoint of {rolled.kept[-1][1].size} entries is signed" in said
     assert "ledgerfs restore" in said
     records = list(rolled.daemon.last_signed.iterdir())
-    assert [checkpoint.parse(path.read_text()) for path in records] == [rolled.kept[-1][1]]
+    assert [last_signed.read(path, LEDGER) for path in records] == [rolled.kept[-1][1]]
     records[0].write_text(f"{LEDGER}\n{rolled.early[1].size}\n{note.encode_base64(bytes(32))}\n")
     command = [sys.executable, "-m", "ledgerfsd", "--store", rolled.daemon.store, "--mount", rolled.daemon.path]
     environment = os.environ | {"LEDGERFS_LAST_SIGNED": str(rolled.daemon.last_signed)}

@@ -155,7 +155,7 @@ def test_the_later_memory_counts_and_the_earlier_must_be_its_beginning(keys: Key
     apart = tmp_path / "apart" / "record"
     first = Memory(keys, apart)
     first.sign(7, root(7), [])
-    assert apart.read_bytes() == keys.last_signed_path.read_bytes()
+    assert last_signed.read(apart, LEDGER) == keys.last_signed()
     old = keys.last_signed_path.read_bytes()
     path = proof.consistency(read, 7, 12)
     first.sign(12, root(12), path)
@@ -168,7 +168,7 @@ def test_the_later_memory_counts_and_the_earlier_must_be_its_beginning(keys: Key
     with pytest.raises(ProofError):
         behind.sign(15, root(15), proof.consistency(read, 12, 15))
     behind.sign(15, root(15), proof.consistency(read, 12, 15), earlier=proof.consistency(read, 7, 15))
-    assert apart.read_bytes() == keys.last_signed_path.read_bytes()
+    assert last_signed.read(apart, LEDGER) == keys.last_signed()
     # An earlier record of another history refuses every later tree.
     keys.last_signed_path.write_text(f"{LEDGER}\n7\n{note.encode_base64(root(7, OTHERS))}\n")
     strange = Memory(keys, apart)
@@ -180,14 +180,14 @@ def test_the_later_memory_counts_and_the_earlier_must_be_its_beginning(keys: Key
         Memory(keys, apart)
     keys.last_signed_path.unlink()
     Memory(keys, apart).sign(15, root(15), [])
-    assert apart.read_bytes() == keys.last_signed_path.read_bytes(), "what is missing is made again"
+    assert last_signed.read(apart, LEDGER) == keys.last_signed(), "what is missing is made again"
 
 
 def test_a_shorter_history_is_signed_only_when_it_owns_up(keys: Keys, tmp_path: Path) -> None:
     apart = tmp_path / "apart" / "record"
     memory = Memory(keys, apart)
     memory.sign(12, root(12), [])
-    lost = apart.read_bytes()
+    lost = memory.last
 
     def log(**more: object) -> tuple[list[bytes], bytes]:
         said = {"t": "restore/1", "index": 7, "incarnation": 2, "signed_size": 12, "signed_root": root(12).hex()} | more
@@ -216,13 +216,13 @@ def test_a_shorter_history_is_signed_only_when_it_owns_up(keys: Keys, tmp_path: 
     ):
         with pytest.raises(ProofError):
             memory.sign(size, other, [], restored=wrong)
-    assert apart.read_bytes() == lost
+    assert last_signed.read(apart, LEDGER) == lost
     assert keys.trusted_root().verify(memory.sign(9, head, [], restored=restored)).root == head
     assert memory.last.size == 9
     for place in (apart, keys.last_signed_path):
         (kept,) = place.parent.glob("*.lost-2-12-*")
-        assert kept.read_bytes() == lost
-        assert place.read_bytes() != lost
+        assert kept.read_text() == lost.body()
+        assert last_signed.read(place, LEDGER) == memory.last
     with pytest.raises(ProofError, match="not of the checkpoint of size 9"):
         memory.sign(9, head, [], restored=restored)
 
