@@ -66,7 +66,8 @@ class Mounted:
             *self._options,
         ]
         began = time.perf_counter()
-        self._process = subprocess.Popen(command, cwd=REPOSITORY)
+        environment = os.environ | {"LEDGERFS_LAST_SIGNED": str(self._directory / "last-signed")}
+        self._process = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
         while not (self.mount / ".ledgerfs" / "version").exists():
             if self._process.poll() is not None or time.perf_counter() - began > READY_SECONDS:
                 raise RuntimeError(f"ledgerfsd did not become ready (exit code {self._process.poll()})")

@@ -34,6 +34,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     store: str
     mountpoint: str
     keys: str = ""  # directory of the signing keys; empty: keys/ in the store
+    signer: str = ""  # socket of a signer that runs by itself (`ledgerfs signer`); empty: the daemon starts one
+    last_signed: str = (
+        ""  # directory, apart from the store, of what was signed last; empty: the usual place of the user
+    )
     anchors: tuple[str, ...] = ()  # folders that get a copy of every checkpoint; better on other machines
     anchor_seconds: int = 10  # how often
     anchor_limit_seconds: int = 60  # after so long without one, ``health`` complains
@@ -102,6 +106,10 @@ def _checked(config: Config, where: str) -> Config:
             raise ConfigError(f"{where}: setting 'anchors': {folder!r} is not an absolute path")
     if config.socket and not Path(config.socket).is_absolute():
         raise ConfigError(f"{where}: setting 'socket': {config.socket!r} is not an absolute path")
+    if config.signer and not config.keys:
+        raise ConfigError(
+            f"{where}: setting 'signer' needs 'keys'", hint="the directory of its keys, for the public ones in it"
+        )
     for key in ("store", "mountpoint"):
         if not getattr(config, key):
             raise ConfigError(f"{where}: setting {key!r} is empty")

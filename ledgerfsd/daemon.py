@@ -23,10 +23,11 @@ import trio
 from ledgerfsd import __version__, mounts
 from ledgerfsd import config as configs
 from ledgerfsd.config import Config
-from ledgerfsd.errors import LedgerError
+from ledgerfsd.errors import LedgerError, Refused, StoreError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.obs import logging as obs_logging
 from ledgerfsd.obs.sdnotify import notify
+from ledgerfsd.service import memory
 from ledgerfsd.service.anchoring import Anchoring
 from ledgerfsd.service.consumers import Consumers
 from ledgerfsd.service.events import Events
@@ -51,8 +52,8 @@ example:
 
 It stays in the foreground and logs to stderr; `ledgerfs mount` starts it in the background. SIGTERM, Ctrl-C and
 `ledgerfs umount` stop it cleanly. A --config file is TOML with these keys (the command line wins):
-  store, mountpoint, keys, anchors, anchor_seconds, anchor_limit_seconds, allow_other, segment_bytes, log_level,
-  log_format
+  store, mountpoint, keys, signer, last_signed, anchors, anchor_seconds, anchor_limit_seconds, socket, allow_other,
+  segment_bytes, log_level, log_format
 
 exit codes: 0 stopped cleanly, 1 error, 2 usage or configuration, 3 the store cannot be opened, 4 the journal is damaged,
 or older than what its signer has signed
@@ -83,6 +84,15 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--keys", metavar="DIR", help="directory of the keys that sign checkpoints (default: keys in the store)"
+    )
+    made.add_argument(
+        "--signer", metavar="PATH", help="socket of a signer that runs as a user of its own (see `ledgerfs signer`)"
+    )
+    made.add_argument(
+        "--last-signed",
+        metavar="DIR",
+        help="directory, apart from the store, where the signer remembers what it signed last (else $LEDGERFS_LAST_SIGNED, "
+        "/var/lib/ledgerfs/last-signed for root, ~/.local/state/ledgerfs/last-signed for others)",
     )
     made.add_argument("--socket", metavar="PATH", help="also take intents on a Unix socket: a line in, a line out")
     made.add_argument(
@@ -169,7 +179,12 @@ def _recover(layout: layouts.Layout, config: Config) -> OpenStore:
 
 async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     ledger = Ledger(store.engine, store.layout)
-    signing = Signing(ledger, Keys(_keys(config, store.layout), ledger.origin))
+    signing = Signing(
+        ledger,
+        Keys(_keys(config, store.layout), ledger.origin),
+        apart=None if config.signer else memory.place(store.layout, config.last_signed),
+        service=Path(config.signer) if config.signer else None,
+    )
     query = Query(ledger)
     proofs = Proofs(ledger, query, signing)
     exports = Exports(store.engine, query, ledger.origin, store.layout.root)
@@ -227,8 +242,11 @@ async def _record_keys(proofs: Proofs) -> None:
     """If the log cannot be written now, it is read-only and says so; the keys are tried again with the next checkpoint."""
     try:
         await proofs.record_keys()
-    except LedgerError as error:
+    except Refused as error:
         log.warning("the keys could not be recorded in the log", reason=str(error))
+    except OSError as error:
+        hint = "this user must be able to read trusted_root.json in the directory of the keys"
+        raise StoreError(f"{error.filename}: {error.strerror}", hint=hint) from None
 
 
 def _keys(config: Config, layout: layouts.Layout) -> Path:

@@ -44,13 +44,20 @@ class Daemon:
         """Everything it said on stderr."""
         return self.store.with_name(self.store.name + ".log")
 
+    @property
+    def last_signed(self) -> Path:
+        """The directory, apart from the store, where its signer remembers what it signed last."""
+        return self.store.with_name(self.store.name + ".last-signed")
+
     def start(self) -> Daemon:
         """Start it and wait until the mount answers. One that was unmounted from outside is waited for first."""
         if self.process is not None:
             self.process.wait(READY_SECONDS)
         command = [sys.executable, "-m", "ledgerfsd", "--store", self.store, "--mount", self.path, *self.options]
+        # A copy of a store is another store here, with a memory of its own of what was signed, as if on another machine.
+        environment = os.environ | {"LEDGERFS_LAST_SIGNED": str(self.last_signed)}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
         deadline = time.monotonic() + READY_SECONDS
         while not (self.path / ".ledgerfs" / "version").exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -74,6 +81,14 @@ class Daemon:
     def detach(self) -> None:
         """Remove what is mounted, whatever its state."""
         subprocess.run(["fusermount3", "-u", "-q", "-z", self.path], check=False, capture_output=True)
+
+
+@pytest.fixture(autouse=True)
+def last_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test sees what was signed for another: the usual directory would be the same for all."""
+    directory = tmp_path / "last-signed"
+    monkeypatch.setenv("LEDGERFS_LAST_SIGNED", str(directory))
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
 """``ledgerfs``: the command line. Start at ``main`` (parser, dispatch, errors).
 
-One module a group of commands: ``stores`` (init, rebuild, fsck, restore: offline, on a store), ``mounting`` (mount, umount,
+One module a group of commands: ``stores`` (init, rebuild, fsck: offline, on a store), ``mounting`` (mount, umount,
 status), ``submitting`` (submit), ``reading`` (balance, history: through the mount), ``past`` (snapshot, diff, replay),
 ``events`` (events, consumer), ``publishing`` (publish), ``proving`` (prove), ``verifying`` (verify), ``digests`` (digest),
-``keys`` (key), ``witness`` (witness: serves, too). ``output`` prints, ``places`` finds the mount. Commands that work on a
+``keys`` (key), ``restoring`` (restore), ``signing`` (signer), ``witness`` (both serve).
+``output`` prints, ``places`` finds the mount. Commands that work on a
 mount only read and write its files: what they can do, ``cat`` and ``cp`` can do too.
 """
 

@@ -56,6 +56,14 @@ def register(commands: Commands) -> None:
     mount = commands.add_parser("mount", help="mount a store", description=MOUNT_TEXT)
     mount.add_argument("--store", metavar="DIR", help="the store (else $LEDGERFS_STORE)")
     mount.add_argument("--mount", metavar="DIR", help="where to mount (else $LEDGERFS_MOUNT, else ./ledgerfs)")
+    mount.add_argument(
+        "--last-signed",
+        metavar="DIR",
+        help="directory of what was signed last, apart from the store (see ledgerfsd(8))",
+    )
+    mount.add_argument(
+        "--signer", metavar="PATH", help="socket of a signer that runs by itself (see `ledgerfs signer`)"
+    )
     mount.add_argument("--keys", metavar="DIR", help="directory of the signing keys (default: keys in the store)")
     mount.add_argument("--config", metavar="FILE", help="settings of the daemon (TOML)")
     mount.add_argument("--allow-other", action="store_true", help="let other users in")
@@ -88,6 +96,10 @@ def run_mount(options: argparse.Namespace) -> int:
         command += ["--mount", str(path)]
     if options.keys:
         command += ["--keys", options.keys]
+    if options.signer:
+        command += ["--signer", options.signer]
+    if options.last_signed:
+        command += ["--last-signed", options.last_signed]
     if options.allow_other:
         command += ["--allow-other"]
     if options.log_level:

@@ -29,7 +29,8 @@ example:
 """
 REBUILD_TEXT: Final = """\
 Delete every projection (hashes/, runs/, index.lmdb) and make it anew from the segments in journal/ alone.
-Needed after journal/ was restored from a backup, and after fsck reported a projection. Every seal is checked.
+Needed after fsck reported a projection, and after journal/ was copied into an empty store. Every seal is checked. A journal that
+lacks what index.lmdb has applied is refused: see `ledgerfs restore`.
 
 example:
   ledgerfs rebuild --store /var/lib/ledgerfs/main
@@ -91,11 +92,12 @@ def run_init(options: argparse.Namespace) -> int:
 
 def run_rebuild(options: argparse.Namespace) -> int:
     """Rebuild the projections."""
-    from ledgerfsd.state.rebuild import rebuild  # LMDB: not needed by the commands that only use a mount
+    from ledgerfsd.state.rebuild import check_newest, rebuild  # LMDB: not needed by the commands that only use a mount
 
     layout = places.store(options.store)
     layouts.check(layout)
     with layouts.lock(layout), Progress("rebuild", plain=options.progress) as progress:
+        check_newest(layout)
         found = rebuild(layout, progress=progress)
     if options.json:
         print_json({"entries": found.entries, "cut_bytes": found.cut_bytes, "seconds": round(found.seconds, 3)})

@@ -51,7 +51,8 @@ replayed, because balances need them, and their totals must add up, but whether 
 not verified; the hashes of so many entries are taken from hashes/, and must lead to the checkpoint.
 
 Ends with 0 when all fits (an unfinished batch after a crash is no fault), 1 when only a projection is wrong
-(`ledgerfs rebuild` mends it), 4 when there is damage or the history is not the one that was signed.
+(`ledgerfs rebuild` mends it) or an anchor is of what a restore gave up ("lost in the restore at entry N"), 4 when there
+is damage or the history is not the one that was signed.
 
 examples:
   ledgerfs verify --store /var/lib/ledgerfs/main
@@ -126,7 +127,8 @@ def run_verify(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace, findings: list[Finding], found: Verified) -> int:
     damaged = any(finding.severity == "damage" for finding in findings)
     wrong = any(finding.severity == "projection" for finding in findings)
-    code = DamageError.exit_code if damaged else 1 if wrong else 0
+    lost = any(finding.severity == "lost" for finding in findings)
+    code = DamageError.exit_code if damaged else 1 if wrong or lost else 0
     if options.json:
         print_json({"ok": code == 0, **asdict(found), "findings": [asdict(finding) for finding in findings]})
         return code
@@ -135,7 +137,12 @@ def _report(options: argparse.Namespace, findings: list[Finding], found: Verifie
     if damaged:
         print("DAMAGED, or not the history that was signed", file=sys.stderr)
         return code
-    print(_summary(found), file=sys.stderr if wrong else sys.stdout)
+    print(_summary(found), file=sys.stderr if code else sys.stdout)
+    if lost:
+        print(
+            "the ledger was restored, and what those anchors speak of is lost: is that what you were told?",
+            file=sys.stderr,
+        )
     if wrong:
         print("the journal is whole; `ledgerfs rebuild` mends the projections", file=sys.stderr)
     return code

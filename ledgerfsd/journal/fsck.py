@@ -36,10 +36,11 @@ class Finding:
     """Something that is not as it should be.
 
     ``damage``: the ledger is not what was sealed; ``projection``: only a derived file is wrong (`ledgerfs rebuild`
-    makes it anew); ``note``: normal after a crash, the next start tidies it.
+    makes it anew); ``note``: normal after a crash, the next start tidies it; ``lost``: what was signed is gone, and the log
+    itself says so since it was restored.
     """
 
-    severity: Literal["damage", "projection", "note"]
+    severity: Literal["damage", "projection", "note", "lost"]
     file: str
     entry: int  # index, -1 when it concerns no entry
     what: str

@@ -134,17 +134,21 @@ class Anchoring:
         for folder in due:
             try:
                 # In a thread: the folder may be on another machine. One that hangs keeps the others waiting, not the mount.
-                await trio.to_thread.run_sync(write, folder.path, data, abandon_on_cancel=True)
+                life = self._ledger.known.incarnation
+                await trio.to_thread.run_sync(write, folder.path, data, life, abandon_on_cancel=True)
             except (OSError, LedgerError) as error:
                 folder.failed(error, trio.current_time(), self._interval)
             else:
                 folder.done(size, trio.current_time())
 
 
-def write(folder: Path, data: bytes) -> Path:
-    """Put a checkpoint into a folder, durably. Raises OSError, or AnchorError when another one of its size is there."""
+def write(folder: Path, data: bytes, incarnation: int = 1) -> Path:
+    """Put a checkpoint into a folder, durably. Raises OSError, or AnchorError when another one of its size is there.
+
+    After a restore the name has the incarnation too: what was signed before, and is lost, may have the same sizes.
+    """
     ours = checkpoint.parse(note.parse(data).text)
-    path = folder / f"{ours.size:020}{SUFFIX}"
+    path = folder / (f"{ours.size:020}" + (f"-{incarnation}" if incarnation > 1 else "") + SUFFIX)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
     except FileExistsError:

@@ -5,6 +5,7 @@ Start at ``Keys``. In its directory (mode 0700) are
 * ``trusted_root.json``  the public keys, each with the sizes of the log for which it may speak, and its status
 * ``<id>.key``           a private key (mode 0600), as signed notes write them; only the signer reads it
 * ``last-signed``        the checkpoint that was signed last, written by the signer
+* ``last-signed.lost-…`` what was signed last before a restore: evidence
 * ``keys.lock``          held while keys are changed; the signer holds a lock on the directory itself
 
 A key is ``active`` (one), ``retiring`` (signs too, so that readers who know only the old one go on), or ``revoked``.
@@ -234,17 +235,31 @@ class Keys:
             file.write(signer.encode() + "\n")
             file.flush()
             os.fsync(file.fileno())
+            self._give(file.fileno())
         sync_directory(self.directory)
         return Key(signer.verifier().encode(), self.origin, valid_from_size, None, "active")
 
     def _save(self, keys: list[Key]) -> None:
         write_durably(self.trusted_root_path, TrustedRoot(KIND, self.origin, keys).encode())
+        descriptor = os.open(self.trusted_root_path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fchmod(descriptor, 0o644)
+            self._give(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _give(self, descriptor: int) -> None:
+        """What root makes in the directory of another user belongs to that user: the signer must be able to read it."""
+        if os.geteuid() == 0:
+            there = self.directory.stat()
+            os.fchown(descriptor, there.st_uid, there.st_gid)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.directory / "keys.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._give(descriptor)
         except OSError as error:
             raise StoreError(f"{error.filename}: {error.strerror}") from None
         try:

@@ -76,10 +76,13 @@ class LastSigned:
         self._path = path
         self.head, self._slot = _read(path, origin)
 
-    def write(self, head: Checkpoint) -> None:
-        """Remember, durably. Raises StoreError: then nothing is known to be remembered, and nothing may be signed."""
+    def write(self, head: Checkpoint, *, anew: bool = False) -> None:
+        """Remember, durably. Raises StoreError: then nothing is known to be remembered, and nothing may be signed.
+
+        ``anew``: nothing that stands there counts any more, however large it is (after a restore).
+        """
         try:
-            if self._slot < 0:
+            if self._slot < 0 or anew:
                 write_durably(self._path, slot(head).ljust(FILE_BYTES, b"\0"))
                 self._slot = 0
             else:

@@ -3,9 +3,8 @@
 The daemon starts it with a socket as its standard input and speaks to it in lines of JSON (``Request``, ``Answer``). The
 first line comes from the signer: what it signed last. It ends when the socket does.
 
-It has a memory of its own, the file ``last-signed``, and it never signs two histories: no smaller size, no other root of
-the same size, and a larger size only with a proof that the new tree begins with the old one. The memory is durable
-before a signature is given out, so no crash makes it forget one.
+It never signs two histories: see ``memory.py``. The memory is durable before a signature is given out, so no crash makes it
+forget one. ``signer_socket.py`` runs the same signer as a service of a user of its own.
 """
 
 from __future__ import annotations
@@ -25,22 +24,24 @@ from typing import BinaryIO, Final
 import msgspec
 
 from ledgerfsd.errors import LedgerError, StoreError
-from ledgerfsd.merkle import note
-from ledgerfsd.merkle.checkpoint import Checkpoint
-from ledgerfsd.merkle.proof import ProofError, verify_consistency
-from ledgerfsd.service.keys import Keys
-from ledgerfsd.service.last_signed import LastSigned
+from ledgerfsd.service.keys import Key, Keys
+from ledgerfsd.service.memory import Memory, Restored
 
 LINE_BYTES_MAX: Final = 1 << 20
 PATIENCE_SECONDS: Final = 3.0
 
 
-class Request(msgspec.Struct, frozen=True):
-    """Sign the checkpoint of this size and root (hex); ``proof`` (hex) leads from what was signed last to it."""
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Sign the checkpoint of this size and root (hex); ``proof`` (hex) leads from what was signed last to it.
+
+    ``earlier`` does so from the memory's other record, if that lags behind; ``restored`` instead of both: see ``Memory.sign``.
+    """
 
     size: int
     root: str
     proof: list[str]
+    earlier: list[str] = []
+    restored: Restored | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,37 +53,24 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
     hint: str = ""
     created: str = ""  # in the first line: the id of the key that was made because there was none
+    earlier_size: int = 0  # of the memory's other record, if that lags behind
+    earlier_root: str = ""
 
 
-class Memory:
-    """What was signed last, and the rule that goes by it."""
+class Signer:
+    """Answers requests by its memory."""
 
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
-        self._file = LastSigned(keys.last_signed_path, keys.origin)
-        self.last = self._file.head or Checkpoint(keys.origin, 0, b"")
-
-    def sign(self, size: int, root: bytes, proof: Sequence[bytes]) -> bytes:
-        """The signed checkpoint. Raises ProofError: it would be a second history. StoreError: keys or memory fail."""
-        last = self.last
-        if size < max(1, last.size):
-            raise ProofError(f"the checkpoint of size {last.size} is signed; {size} is smaller")
-        if last.size:
-            verify_consistency(last.size, size, last.root, root, proof if size > last.size else [])
-        head = Checkpoint(self._keys.origin, size, root)
-        # The keys come first: they may have gone, and nothing is to be remembered that was not signed.
-        data = note.sign(head.body(), self._keys.signers())
-        if head != last:
-            self._file.write(head)
-            self.last = head
-        return data
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
 
     def answer(self, line: bytes) -> Answer:
         """The answer to one request."""
         try:
             request = msgspec.json.decode(line, type=Request)
-            proof = [bytes.fromhex(hash_) for hash_ in request.proof]
-            data = self.sign(request.size, bytes.fromhex(request.root), proof)
+            proof, earlier = ([bytes.fromhex(hash_) for hash_ in hashes] for hashes in (request.proof, request.earlier))
+            data = self.memory.sign(
+                request.size, bytes.fromhex(request.root), proof, earlier=earlier, restored=request.restored
+            )
         except LedgerError as error:
             return self.state(error=str(error), hint=error.hint)
         except (msgspec.DecodeError, ValueError) as error:
@@ -91,7 +79,9 @@ class Memory:
 
     def state(self, *, note: str = "", error: str = "", hint: str = "", created: str = "") -> Answer:
         """An answer with what was signed last."""
-        return Answer(self.last.size, self.last.root.hex(), note, error, hint, created)
+        last, earlier = self.memory.last, self.memory.earlier
+        size, root = (earlier.size, earlier.root.hex()) if earlier else (0, "")
+        return Answer(last.size, last.root.hex(), note, error, hint, created, size, root)
 
 
 def _hold(directory: Path) -> int:
@@ -120,21 +110,36 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def serve(keys: Keys, stream: BinaryIO) -> None:
-    """Answer until the stream ends."""
+def open_signer(keys: Keys, apart: Path | None = None) -> tuple[Signer, Key | None]:
+    """A signer that holds the keys, and the key that was made because there was none. Raises StoreError."""
+    created = keys.create_if_absent()
+    _hold(keys.directory)
+    keys.signers()
+    return Signer(Memory(keys, apart)), created
+
+
+def talk(signer: Signer, stream: BinaryIO, *, created: Key | None = None) -> None:
+    """Greet, and answer until the stream ends."""
+    stream.write(msgspec.json.encode(signer.state(created=created.key_id if created else "")) + b"\n")
+    stream.flush()
+    while line := stream.readline(LINE_BYTES_MAX):
+        stream.write(msgspec.json.encode(signer.answer(line)) + b"\n")
+        stream.flush()
+
+
+def serve(keys: Keys, stream: BinaryIO, apart: Path | None = None) -> None:
+    """Answer one daemon until it ends; what is wrong at the start is said in the first line."""
     try:
-        created = keys.create_if_absent()
-        _hold(keys.directory)
-        keys.signers()
-        memory = Memory(keys)
+        signer, created = open_signer(keys, apart)
     except LedgerError as error:
         stream.write(msgspec.json.encode(Answer(0, "", error=str(error), hint=error.hint)) + b"\n")
         return
-    stream.write(msgspec.json.encode(memory.state(created=created.key_id if created else "")) + b"\n")
-    stream.flush()
-    while line := stream.readline(LINE_BYTES_MAX):
-        stream.write(msgspec.json.encode(memory.answer(line)) + b"\n")
-        stream.flush()
+    talk(signer, stream, created=created)
+
+
+def protect() -> None:
+    """No core file: it would hold the key."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,14 +147,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ledgerfs-signer", description="Signs checkpoints for ledgerfsd.")
     parser.add_argument("--keys", type=Path, required=True)
     parser.add_argument("--origin", required=True)
+    parser.add_argument("--last-signed", type=Path)
     options = parser.parse_args(arguments)
     # It ends with its daemon, when the socket closes: a signal to the whole group must not come before that.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the key
+    protect()
     try:
         with socket.socket(fileno=0) as connection, connection.makefile("rwb") as stream:
-            serve(Keys(options.keys, options.origin), stream)  # type: ignore[arg-type]
+            serve(Keys(options.keys, options.origin), stream, options.last_signed)  # type: ignore[arg-type]
     except (BrokenPipeError, ConnectionResetError):
         return 0
     return 0

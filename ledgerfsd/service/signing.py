@@ -20,7 +20,9 @@ import ledgerfsd
 from ledgerfsd.errors import DamageError, LedgerError, StoreError
 from ledgerfsd.merkle import proof
 from ledgerfsd.service.keys import Keys, TrustedRoot
+from ledgerfsd.service.memory import Restored
 from ledgerfsd.service.signer import LINE_BYTES_MAX, Answer, Request
+from ledgerfsd.service.system import logged
 
 if TYPE_CHECKING:
     from ledgerfsd.service.ledger import Ledger
@@ -40,8 +42,13 @@ class SignerError(LedgerError):
 class Signing:
     """The signer process of one ledger."""
 
-    def __init__(self, ledger: Ledger, keys: Keys) -> None:
+    def __init__(self, ledger: Ledger, keys: Keys, *, apart: Path | None = None, service: Path | None = None) -> None:
+        """``apart``: the record of what was signed last that is kept apart from the keys. ``service``: the socket of a signer that
+        runs by itself; else one is started."""
         self.keys = keys
+        self._apart = apart
+        self._service = service
+        self._restore: int | None = None  # entry in which the log owns up to have lost what was signed last
         self.pid = 0
         self._engine = ledger.engine
         self._metrics = ledger.metrics
@@ -51,6 +58,7 @@ class Signing:
         self._buffer = bytearray()
         self._turn = trio.Lock()
         self._up = trio.Event()
+        self._gone = trio.Event()
         self._down = "it has not been started"
         self._refused = ""
         self._root: tuple[tuple[int, int, int], TrustedRoot] | None = None
@@ -69,18 +77,13 @@ class Signing:
         Raises StoreError when there are no usable keys, DamageError when the journal is older than, or another than, what
         was signed: a store that was rolled back.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # -P: no module of the current directory gets near the keys. The package is the one that we are of.
-            command = [sys.executable, "-P", "-m", "ledgerfsd.service.signer"]
-            command += ["--keys", str(self.keys.directory), "--origin", self.keys.origin]
-            path = os.pathsep.join(filter(None, (PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
-            self._process = await trio.lowlevel.open_process(
-                command, stdin=theirs.fileno(), start_new_session=True, env=os.environ | {"PYTHONPATH": path}
-            )
-        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        self._gone = trio.Event()
+        if self._service is None:
+            await self._spawn()
+        else:
+            await self._connect(self._service)
         self._buffer.clear()
-        self.pid = self._process.pid
+        self.pid = self._process.pid if self._process else 0
         try:
             greeting = await self._receive()
             if greeting.error:
@@ -95,21 +98,48 @@ class Signing:
         self._last, self._down, self._refused = greeting, "", ""
         self._up.set()
 
+    async def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # -P: no module of the current directory gets near the keys. The package is the one that we are of.
+            command = [sys.executable, "-P", "-m", "ledgerfsd.service.signer"]
+            command += ["--keys", str(self.keys.directory), "--origin", self.keys.origin]
+            if self._apart:
+                command += ["--last-signed", str(self._apart)]
+            path = os.pathsep.join(filter(None, (PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
+            self._process = await trio.lowlevel.open_process(
+                command, stdin=theirs.fileno(), start_new_session=True, env=os.environ | {"PYTHONPATH": path}
+            )
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+
+    async def _connect(self, path: Path) -> None:
+        """To a signer that runs by itself, as another user."""
+        try:
+            self._stream = await trio.open_unix_socket(path)
+        except OSError as error:
+            self._down = f"{path}: {error.strerror or error}"
+            raise StoreError(self._down, hint="is the signer running? see `ledgerfs signer --help`") from None
+
     def _compare(self, last: Answer) -> None:
-        entries = self._engine.counts().entries
-        if not last.size:
+        """The journal goes on from what was signed, or says itself that this was lost. Raises DamageError."""
+        self._restore = None
+        if not (wrong := self._other(last.size, last.root) or self._other(last.earlier_size, last.earlier_root)):
             return
-        hint = f"restore the newest journal/; {self.keys.last_signed_path} says what was signed"
-        if entries < last.size:
-            raise DamageError(
-                f"the store was rolled back: a checkpoint of {last.size} entries is signed, the journal has {entries}",
-                hint=hint,
-            )
-        if proof.root(self._engine.hashes, last.size).hex() != last.root:
-            raise DamageError(
-                f"the store is not the one that was signed: the journal has another root at {last.size} entries",
-                hint=hint,
-            )
+        for index, entry in reversed(logged(self._engine, "restore/1")):
+            if (entry.get("signed_size"), entry.get("signed_root")) == (last.size, last.root):
+                self._restore = index
+                return
+        hint = "restore the newest journal/ from a backup; only if it is lost for good: `ledgerfs restore`"
+        raise DamageError(wrong, hint=hint)
+
+    def _other(self, size: int, root: str) -> str:
+        """Why the journal does not begin with the tree that was signed; "" if it does."""
+        entries = self._engine.counts().entries
+        if entries < size:
+            return f"the store was rolled back: a checkpoint of {size} entries is signed, the journal has {entries}"
+        if size and proof.root(self._engine.hashes, size).hex() != root:
+            return f"the store is not the one that was signed: the journal has another root at {size} entries"
+        return ""
 
     async def run(self) -> None:
         """Start the process anew whenever it ends, until cancelled."""
@@ -117,10 +147,8 @@ class Signing:
         try:
             while True:
                 started = trio.current_time()
-                if self._process is not None and not self._down:
-                    code = await self._process.wait()
-                    self._lost(f"the signer ended with code {code}, and is being started anew")
-                    log.error("the signer ended", code=code)
+                if not self._down:
+                    await self._end()
                     tries = 0 if trio.current_time() - started > CALM_SECONDS else tries
                 await trio.sleep(AGAIN_SECONDS[min(tries, len(AGAIN_SECONDS) - 1)])
                 tries += 1
@@ -135,7 +163,19 @@ class Signing:
             with trio.CancelScope(shield=True):
                 await self.stop()
 
+    async def _end(self) -> None:
+        """Until there is no signer any more."""
+        if self._process is None:
+            await self._gone.wait()
+            log.error("the connection to the signer ended", reason=self._down)
+            await self.stop()
+            return
+        code = await self._process.wait()
+        self._lost(f"the signer ended with code {code}, and is being started anew")
+        log.error("the signer ended", code=code)
+
     def _lost(self, why: str) -> None:
+        self._gone.set()
         self._down = why
         self._last = None
         self._up = trio.Event()
@@ -173,11 +213,7 @@ class Signing:
         last = self._last
         if last is None:
             return b""
-        path: list[bytes] = []
-        if 0 < last.size < size:
-            path = proof.consistency(self._engine.hashes, last.size, size)
-        root = proof.root(self._engine.hashes, size)
-        request = Request(size, root.hex(), [hash_.hex() for hash_ in path])
+        request = self._request(last, size)
         try:
             assert self._stream is not None
             await self._stream.send_all(msgspec.json.encode(request) + b"\n")
@@ -193,8 +229,22 @@ class Signing:
         if answer.error:
             log.error("the signer refuses", reason=answer.error, size=size)
             raise SignerError(answer.error, hint=answer.hint)
+        self._restore = None
         self._metrics.signatures.inc()
         return answer.note.encode()
+
+    def _request(self, last: Answer, size: int) -> Request:
+        hashes = self._engine.hashes
+        root = proof.root(hashes, size).hex()
+        if self._restore is not None:
+            path = [hash_.hex() for hash_ in proof.inclusion(hashes, self._restore, size)]
+            entry = bytes(self._engine.entry(self._restore)).decode()
+            return Request(size, root, [], restored=Restored(self._restore, entry, path))
+        paths = [
+            [hash_.hex() for hash_ in proof.consistency(hashes, known, size)] if 0 < known < size else []
+            for known in (last.size, last.earlier_size)
+        ]
+        return Request(size, root, paths[0], paths[1])
 
     async def _receive(self) -> Answer:
         """One line. Raises StoreError when there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 
 import lmdb
 
@@ -12,6 +13,8 @@ from ledgerfsd.errors import StoreError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.state.opening import Progress, open_store
+from ledgerfsd.state.store import IndexStore
+from ledgerfsd.state.tip import Tip
 
 
 def rebuild(layout: Layout, *, segment_bytes: int = limits.SEGMENT_BYTES, progress: Progress | None = None) -> Recovery:
@@ -26,6 +29,17 @@ def rebuild(layout: Layout, *, segment_bytes: int = limits.SEGMENT_BYTES, progre
     except (OSError, lmdb.Error) as error:
         hint = "see to the disk, then rebuild again; journal/ is as it was"
         raise StoreError(f"{layout.root}: the projections cannot be written: {error}", hint=hint) from None
+
+
+def check_newest(layout: Layout) -> None:
+    """Raise DamageError when index.lmdb has applied what the journal does not hold: only a restore may give that up."""
+    try:
+        saved = IndexStore.peek(layout.index)
+        tip = Tip.unpack(saved.tip) if saved else None
+    except (lmdb.Error, struct.error):
+        return  # spoiled: it says nothing, and is what is to be made anew
+    if tip is not None:
+        tip.check(layout)
 
 
 def _rebuild(layout: Layout, segment_bytes: int, progress: Progress | None) -> Recovery:

@@ -72,6 +72,6 @@ class Tip(NamedTuple):
         raise DamageError(
             f"{path}: entry {self.entry} was committed here, but the journal does not hold it: "
             "its end is missing, or it is another journal",
-            hint="restore journal/ from a backup. If it is meant to be so (a backup was restored), `ledgerfs rebuild` "
-            "accepts the journal as it is",
+            hint="restore the newest journal/ from a backup; only if it is lost for good: `ledgerfs restore` goes on without "
+            "it, and says so in the log",
         )

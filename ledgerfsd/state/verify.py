@@ -165,20 +165,38 @@ def _journal(layout: Layout, verifier: Verifier, found: Verified) -> Iterator[Fi
 def _anchored(verifier: Verifier, anchors: list[Anchor], found: Verified) -> Iterator[Finding]:
     """The log has every signed tree as its beginning."""
     for anchor in anchors:
-        root = verifier.root(anchor.size)
-        if anchor.size > found.entries:
+        if verifier.root(anchor.size) == anchor.root:
+            found.anchors += anchor.entry < 0
+            found.recorded_anchors += anchor.entry >= 0
+        elif lost := _lost(anchor, found.restores):
+            yield Finding("lost", anchor.name, lost["index"], _words(anchor, lost))
+        elif anchor.size > found.entries:
             what = f"a log of {anchor.size} entries was signed, but this one has {found.entries}"
             yield Finding("damage", anchor.name, anchor.entry if anchor.entry >= 0 else found.entries, what)
         elif anchor.size < found.trusted:
             what = f"its {anchor.size} entries lie before the {found.trusted} whose hashes are trusted: not compared"
             yield Finding("note", anchor.name, -1, what)
-        elif root != anchor.root:
+        else:
             what = f"the first {anchor.size} entries are not those that were signed: the history was rewritten"
             yield Finding("damage", anchor.name, anchor.entry, what)
-        elif anchor.entry >= 0:
-            found.recorded_anchors += 1
-        else:
-            found.anchors += 1
+
+
+def _lost(anchor: Anchor, restores: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The restore that gave up what the anchor speaks of. Where it says what had been signed last, nothing later was signed."""
+    for restore in restores if anchor.entry < 0 else ():
+        last = restore.get("signed_size", anchor.size)
+        if restore["size"] < anchor.size < last or (
+            anchor.size == last > restore["size"] and restore.get("signed_root", anchor.root.hex()) == anchor.root.hex()
+        ):
+            return restore
+    return None
+
+
+def _words(anchor: Anchor, restore: dict[str, Any]) -> str:
+    return (
+        f"lost in the restore at entry {restore['index']}: {anchor.size} entries were signed, and the ledger lives again "
+        f"from {restore['size']} (incarnation {restore['incarnation']}): {restore['reason']}"
+    )
 
 
 def _genesis_file(layout: Layout) -> list[Finding]:

@@ -269,7 +269,7 @@ def projections(store: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for name in ("hashes", "runs") for path in sorted((store / name).iterdir())}
 
 
-def test_older_journal_is_refused_until_it_is_accepted(run: Callable[..., Ran], ledger: Path, mounted: Daemon) -> None:
+def test_older_journal_is_refused_until_it_is_restored(run: Callable[..., Ran], ledger: Path, mounted: Daemon) -> None:
     store = mounted.store
     backup = {path: path.read_bytes() for path in (store / "journal").glob("*.seg")}
     run("submit", "--mount", ledger, EXAMPLES / "deposit.json")
@@ -279,7 +279,9 @@ def test_older_journal_is_refused_until_it_is_accepted(run: Callable[..., Ran], 
     done = run("mount", "--store", store, "--mount", ledger, code=4)
     assert "was committed here, but the journal does not hold it" in done.stderr
     assert run("fsck", "--store", store, code=4).stderr.startswith("damage: ")
-    run("rebuild", "--store", store)
+    assert "was committed here" in run("rebuild", "--store", store, code=4).stderr
+    done = run("restore", "--store", store, "--reason", "a backup of yesterday", "--yes")
+    assert done.stdout.startswith("incarnation 2 of ledger.example/test begins with entry ")
     run("fsck", "--store", store)
     run("mount", "--store", store, "--mount", ledger)
     assert json.loads(run("balance", "acc_001", "--mount", ledger, "--json").stdout)[0]["balance"] == "100.00"

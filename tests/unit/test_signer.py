@@ -24,7 +24,7 @@ from ledgerfsd.merkle.proof import ProofError
 from ledgerfsd.service import last_signed
 from ledgerfsd.service.keys import SIGNING_MAX, Keys, parse_trusted_root
 from ledgerfsd.service.last_signed import FILE_BYTES, SLOT_BYTES, LastSigned
-from ledgerfsd.service.signer import Memory
+from ledgerfsd.service.memory import Memory, Restored
 from tests.conftest import LEDGER, REPOSITORY
 
 LEAVES = leaf_hashes([b"entry %d" % number for number in range(20)])
@@ -146,6 +146,85 @@ def test_it_refuses_memories_it_cannot_read(keys: Keys) -> None:
         keys.last_signed_path.write_bytes(text.encode("utf-8", "surrogateescape"))
         with pytest.raises(StoreError, match=reason):
             Memory(keys)
+
+
+# ---- two places, and a restore
+
+
+def test_the_later_memory_counts_and_the_earlier_must_be_its_beginning(keys: Keys, tmp_path: Path) -> None:
+    apart = tmp_path / "apart" / "record"
+    first = Memory(keys, apart)
+    first.sign(7, root(7), [])
+    assert last_signed.read(apart, LEDGER) == keys.last_signed()
+    old = keys.last_signed_path.read_bytes()
+    path = proof.consistency(read, 7, 12)
+    first.sign(12, root(12), path)
+    keys.last_signed_path.write_bytes(old)  # the keys were rolled back with their store
+    behind = Memory(keys, apart)
+    assert behind.earlier is not None
+    assert (behind.last.size, behind.earlier.size) == (12, 7)
+    with pytest.raises(ProofError):
+        behind.sign(7, root(7), [])
+    with pytest.raises(ProofError):
+        behind.sign(15, root(15), proof.consistency(read, 12, 15))
+    behind.sign(15, root(15), proof.consistency(read, 12, 15), earlier=proof.consistency(read, 7, 15))
+    assert last_signed.read(apart, LEDGER) == keys.last_signed()
+    # An earlier record of another history refuses every later tree.
+    keys.last_signed_path.write_text(f"{LEDGER}\n7\n{note.encode_base64(root(7, OTHERS))}\n")
+    strange = Memory(keys, apart)
+    for hashes in (proof.consistency(read, 7, 18), []):
+        with pytest.raises(ProofError):
+            strange.sign(18, root(18), proof.consistency(read, 15, 18), earlier=hashes)
+    keys.last_signed_path.write_text(f"{LEDGER}\n15\n{note.encode_base64(root(15, OTHERS))}\n")
+    with pytest.raises(StoreError, match="two roots for 15 entries"):
+        Memory(keys, apart)
+    keys.last_signed_path.unlink()
+    Memory(keys, apart).sign(15, root(15), [])
+    assert last_signed.read(apart, LEDGER) == keys.last_signed(), "what is missing is made again"
+
+
+def test_a_shorter_history_is_signed_only_when_it_owns_up(keys: Keys, tmp_path: Path) -> None:
+    apart = tmp_path / "apart" / "record"
+    memory = Memory(keys, apart)
+    memory.sign(12, root(12), [])
+    lost = memory.last
+
+    def log(**more: object) -> tuple[list[bytes], bytes]:
+        said = {"t": "restore/1", "index": 7, "incarnation": 2, "signed_size": 12, "signed_root": root(12).hex()} | more
+        entry = json.dumps({name: value for name, value in said.items() if value is not None}).encode()
+        return [b"entry %d" % number for number in range(7)] + [entry, b"seal"], entry
+
+    def shown(entries: list[bytes], entry: bytes, index: int = 7) -> tuple[bytes, Restored]:
+        leaves = leaf_hashes(entries)
+        path = proof.inclusion(lambda _, first, count: leaves[32 * first : 32 * (first + count)], 7, len(entries))
+        return mth(leaves), Restored(index, entry.decode(), [hash_.hex() for hash_ in path])
+
+    for more in ({"t": "txn/1"}, {"index": 6}, {"signed_size": 11}, {"signed_root": root(11).hex()}):
+        head, restored = shown(*log(**more))
+        with pytest.raises(ProofError):
+            memory.sign(9, head, [], restored=restored)
+    for more in ({"signed_size": None}, {"signed_root": None}, {"incarnation": "2"}):
+        head, restored = shown(*log(**more))
+        with pytest.raises(msgspec.DecodeError):
+            memory.sign(9, head, [], restored=restored)
+    head, restored = shown(*log())
+    for size, other, wrong in (
+        (9, root(9), restored),
+        (9, head, Restored(6, restored.entry, restored.path)),
+        (9, head, Restored(7, restored.entry + " ", restored.path)),
+        (9, head, Restored(7, restored.entry, restored.path[:-1])),
+    ):
+        with pytest.raises(ProofError):
+            memory.sign(size, other, [], restored=wrong)
+    assert last_signed.read(apart, LEDGER) == lost
+    assert keys.trusted_root().verify(memory.sign(9, head, [], restored=restored)).root == head
+    assert memory.last.size == 9
+    for place in (apart, keys.last_signed_path):
+        (kept,) = place.parent.glob("*.lost-2-12-*")
+        assert kept.read_text() == lost.body()
+        assert last_signed.read(place, LEDGER) == memory.last
+    with pytest.raises(ProofError, match="not of the checkpoint of size 9"):
+        memory.sign(9, head, [], restored=restored)
 
 
 # ---- the process

@@ -1,0 +1,145 @@
+"""What was signed last: the memory of the signer, and the rule that goes by it. Start at ``Memory``.
+
+It is kept twice, beside the keys and in a place apart from the store, so that a copy of an older store is noticed even when
+the keys in it were rolled back with it. The later of the two counts; the earlier one must be a beginning of the same log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ledgerfsd.core.hashing import leaf_hashes
+from ledgerfsd.errors import StoreError
+from ledgerfsd.journal.layout import Layout, first_entry, write_durably
+from ledgerfsd.merkle import note
+from ledgerfsd.merkle.checkpoint import Checkpoint
+from ledgerfsd.merkle.proof import ProofError, verify_consistency, verify_inclusion
+from ledgerfsd.service.keys import Keys
+from ledgerfsd.service.last_signed import LastSigned
+
+VARIABLE: Final = "LEDGERFS_LAST_SIGNED"
+OF_ROOT: Final = Path("/var/lib/ledgerfs/last-signed")
+
+
+def directory(setting: str = "") -> Path:
+    """Where last-signed records are kept apart from stores: the setting, the environment, or the usual place of this user."""
+    if named := setting or os.environ.get(VARIABLE, ""):
+        return Path(named).absolute()
+    if os.geteuid() == 0:
+        return OF_ROOT
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "ledgerfs" / "last-signed"
+
+
+def place(layout: Layout, setting: str = "") -> Path:
+    """The record of this store: named by the hash of its genesis. Raises StoreError."""
+    return directory(setting) / hashlib.sha256(first_entry(layout)).hexdigest()
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """A ``restore/1`` in the log that is to be signed: its bytes, and the inclusion proof (hex)."""
+
+    index: int
+    entry: str
+    path: list[str]
+
+
+class _Restore(msgspec.Struct, frozen=True):
+    t: str
+    index: int
+    incarnation: int
+    signed_size: int
+    signed_root: str
+
+
+class Memory:
+    """What was signed last, in both places. Raises StoreError: it cannot be read, or the places contradict each other."""
+
+    def __init__(self, keys: Keys, apart: Path | None = None) -> None:
+        self._keys = keys
+        self._places = [keys.last_signed_path, *([apart] if apart else [])]
+        self._files = [LastSigned(path, keys.origin) for path in self._places]
+        known = [file.head for file in self._files if file.head is not None]
+        known.sort(key=lambda each: each.size)
+        self.last = known[-1] if known else Checkpoint(keys.origin, 0, b"")
+        self.earlier = known[0] if known and known[0] != self.last else None  # the other place's, when it lags behind
+        if self.earlier and self.earlier.size == self.last.size:
+            what = f"{self._places[0]} and {self._places[1]} have two roots for {self.last.size} entries"
+            raise StoreError(
+                what, hint="two histories were signed, or a file was changed: find out before anything else"
+            )
+        self._complete = len(known) == len(self._places)
+
+    def sign(
+        self,
+        size: int,
+        root: bytes,
+        proof: Sequence[bytes],
+        *,
+        earlier: Sequence[bytes] = (),
+        restored: Restored | None = None,
+    ) -> bytes:
+        """The signed checkpoint. Raises ProofError: it would be a second history. StoreError: keys or memory fail.
+
+        ``proof`` leads from ``last`` to it, ``earlier`` from ``earlier``. Instead of both, ``restored`` shows that the log owns
+        up to having lost just what was signed last.
+        """
+        last = self.last
+        if restored is not None:
+            life = self._owns_up(restored, size, root)
+        else:
+            life = 0
+            if size < max(1, last.size):
+                raise ProofError(f"the checkpoint of size {last.size} is signed; {size} is smaller")
+            for known, path in ((last, proof), (self.earlier, earlier)):
+                if known is not None and known.size:
+                    verify_consistency(known.size, size, known.root, root, path if size > known.size else [])
+        head = Checkpoint(self._keys.origin, size, root)
+        # The keys come first: they may have gone, and nothing is to be remembered that was not signed.
+        data = note.sign(head.body(), self._keys.signers())
+        if life:
+            for where in self._places:
+                self._keep(where.with_name(f"{where.name}.lost-{life}-{last.size}-{last.root.hex()[:8]}"), last)
+        if head != last or self.earlier is not None or not self._complete:
+            for where in self._places:
+                self._prepare(where)
+            # Side by side: a signature waits for one sync of the disk, not for two after each other.
+            with ThreadPoolExecutor(len(self._files)) as pool:
+                for written in [pool.submit(file.write, head, anew=life > 0) for file in self._files]:
+                    written.result()
+            self.last, self.earlier, self._complete = head, None, True
+        return data
+
+    def _owns_up(self, restored: Restored, size: int, root: bytes) -> int:
+        """The incarnation that the restore began. Raises ProofError: it is none, or of something else."""
+        entry = restored.entry.encode()
+        leaf = leaf_hashes([entry])
+        verify_inclusion(restored.index, size, leaf, [bytes.fromhex(each) for each in restored.path], root)
+        said = msgspec.json.decode(entry, type=_Restore)
+        if said.t != "restore/1" or said.index != restored.index:
+            raise ProofError(f"entry {restored.index} is no restore")
+        if (said.signed_size, said.signed_root) != (self.last.size, self.last.root.hex()):
+            raise ProofError(f"the restore at entry {restored.index} is not of the checkpoint of size {self.last.size}")
+        return said.incarnation
+
+    def _keep(self, path: Path, head: Checkpoint) -> None:
+        self._prepare(path)
+        try:
+            write_durably(path, head.body().encode())
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from None
+
+    @staticmethod
+    def _prepare(path: Path) -> None:
+        try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        except OSError as error:
+            hint = f"the setting last_signed, or {VARIABLE}, names another directory"
+            raise StoreError(f"{path.parent}: {error.strerror}", hint=hint) from None

@@ -1,0 +1,39 @@
+"""service/memory.py: where what was signed last is kept apart from the store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from ledgerfsd.config import ConfigError, load
+from ledgerfsd.journal.layout import Layout, first_entry
+from ledgerfsd.service import memory
+
+
+def test_the_usual_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last_signed: Path) -> None:
+    assert memory.directory() == last_signed, "the environment"
+    assert memory.directory(str(tmp_path)) == tmp_path, "the setting is stronger"
+    monkeypatch.delenv(memory.VARIABLE)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert memory.directory() == Path("/var/lib/ledgerfs/last-signed")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("XDG_STATE_HOME", "")
+    assert memory.directory() == Path("/home/somebody/.local/state/ledgerfs/last-signed")
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert memory.directory() == Path("/state/ledgerfs/last-signed")
+
+
+def test_a_store_is_known_by_its_genesis(store: Path, last_signed: Path) -> None:
+    layout = Layout(store)
+    assert memory.place(layout) == last_signed / hashlib.sha256(first_entry(layout)).hexdigest()
+
+
+def test_a_signer_that_runs_by_itself_needs_the_public_keys() -> None:
+    given = {"store": "s", "mountpoint": "m", "signer": "/run/signer"}
+    with pytest.raises(ConfigError, match="'signer' needs 'keys'"):
+        load(None, given)
+    assert load(None, given | {"keys": "/keys"}).signer == "/run/signer"
