@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ledgerfsd.cli import places
+from ledgerfsd.cli import evidence, places
 from ledgerfsd.cli.output import Progress, print_json
 from ledgerfsd.errors import DamageError, LedgerError
 from ledgerfsd.journal import layout as layouts
@@ -19,8 +19,6 @@ from ledgerfsd.service.keys import TrustedRoot, parse_trusted_root
 from ledgerfsd.service.system import disagreements, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ledgerfsd.cli import Commands
     from ledgerfsd.journal.fsck import Finding
     from ledgerfsd.state.verify import Anchor, Verified
@@ -32,9 +30,10 @@ and log roots, every balance, hold, id and transaction number, the state roots; 
 index.lmdb with that, and the log with checkpoints that were kept elsewhere. Nothing of the store is changed; it must not be mounted.
 
 Whoever has the signing key can rewrite history so that all inside the store fits. Only what was kept outside shows it:
-give every checkpoint that you have with --anchor (copies of log/checkpoint, a folder of the setting anchors), and say with
---trusted-root or --vkey whose signatures count, from a source that is not this machine. With --trusted-root the log must say the
-same of every key (its entries key/1 alone make no key trusted).
+give every checkpoint that you have with --anchor (copies of log/checkpoint, a folder of the setting anchors, a bucket,
+digests with their time stamps and cosignatures), and say with --trusted-root or --vkey whose signatures count, from a source
+that is not this machine. With --trusted-root the log must say the same of every key (its entries key/1 alone make no key
+trusted).
 
 With --policy each of them must also be cosigned by the quorum of a witness policy; one that names logs says whose
 signatures count, too.
@@ -45,6 +44,8 @@ Ends with 0 when all fits (an unfinished batch after a crash is no fault), 1 whe
 examples:
   ledgerfs verify --store /var/lib/ledgerfs/main
   ledgerfs verify --store /var/lib/ledgerfs/main --anchor checkpoint.monday --trusted-root trusted_root.json
+  ledgerfs verify --store restored --anchor s3://audit-bucket/main/ --endpoint-url https://s3.example --trusted-root t.json
+  ledgerfs verify --store restored --anchor kept/digests --tsa-cert tsa-root.pem --trusted-root t.json
 """
 
 
@@ -52,14 +53,7 @@ def register(commands: Commands) -> None:
     """Add the command to the parser."""
     verify = commands.add_parser("verify", help="verify a whole store", description=VERIFY_TEXT)
     verify.add_argument("--store", metavar="DIR", help="the store (else $LEDGERFS_STORE)")
-    verify.add_argument(
-        "--anchor",
-        metavar="FILE",
-        type=Path,
-        action="append",
-        default=[],
-        help="a checkpoint kept elsewhere, or a folder of them (may be repeated)",
-    )
+    evidence.add_arguments(verify)
     verify.add_argument("--trusted-root", metavar="FILE", type=Path, help="trusted_root.json of the ledger")
     verify.add_argument(
         "--vkey", metavar="KEY", action="append", default=[], help="a public key to believe (may be repeated)"
@@ -96,8 +90,11 @@ def run_verify(options: argparse.Namespace) -> int:
     wrong = any(finding.severity == "projection" for finding in findings)
     code = DamageError.exit_code if damaged else 1 if wrong else 0
     if options.json:
-        print_json({"ok": code == 0, **asdict(found), "findings": [asdict(finding) for finding in findings]})
+        said = {"ok": code == 0, **asdict(found), "findings": [asdict(finding) for finding in findings]}
+        print_json(said | {"time_stamps": [stamp for anchor in anchors for stamp in anchor.stamps]})
         return code
+    for stamp in (stamp for anchor in anchors for stamp in anchor.stamps):
+        print(f"time stamp: {stamp}")
     for finding in findings[:FINDINGS_SHOWN]:
         print(_line(finding), file=sys.stdout if finding.severity == "note" else sys.stderr)
     if damaged:
@@ -128,7 +125,7 @@ def _line(finding: Finding) -> str:
 def _trusted_root(options: argparse.Namespace, origin: str) -> TrustedRoot | None:
     if not options.trusted_root:
         return None
-    root = parse_trusted_root(_read(options.trusted_root), str(options.trusted_root))
+    root = parse_trusted_root(evidence.read(options.trusted_root), str(options.trusted_root))
     if root.ledger != origin:
         raise LedgerError(f"{options.trusted_root} is of the ledger {root.ledger!r}, the store of {origin!r}")
     return root
@@ -162,28 +159,10 @@ def _anchors(options: argparse.Namespace, root: TrustedRoot | None, origin: str)
         hint = "give --trusted-root FILE or --vkey KEY, from a source that is not this machine"
         raise LedgerError("an --anchor is worth what its signature is worth", hint=hint)
     found = []
-    for path in _files(options.anchor):
-        data = _read(path)
+    for kept in evidence.kept(options):
+        data = kept.data
         signed = root.verify(data) if root is not None else checkpoint.verify(data, origin, verifiers)[0]
         if policy is not None:
             policy.verify(data)
-        found.append(Anchor(str(path), signed.size, signed.root))
+        found.append(Anchor(kept.name, signed.size, signed.root, stamps=kept.stamps))
     return found
-
-
-def _files(named: list[Path]) -> Iterator[Path]:
-    for path in named:
-        if not path.is_dir():
-            yield path
-            continue
-        inside = sorted(path.glob("*.checkpoint"))
-        if not inside:
-            raise LedgerError(f"{path} holds no file *.checkpoint")
-        yield from inside
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise LedgerError(f"cannot read {path}: {error.strerror}") from None

@@ -45,7 +45,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 def test_all_commands_are_there() -> None:
     assert set(commands()) == {
         "init", "mount", "umount", "status", "submit", "balance", "history", "rebuild", "fsck",
-        "prove", "key", "verify", "snapshot", "diff", "replay", "events", "consumer", "publish", "witness",
+        "prove", "key", "verify", "snapshot", "diff", "replay", "events", "consumer", "publish", "digest", "witness",
     }  # fmt: skip
 
 
