@@ -22,6 +22,7 @@ if __package__ in (None, ""):
 
 from bench import (  # noqa: E402
     against,
+    anchoring,
     events,
     exporting,
     history,
@@ -128,6 +129,16 @@ def measure_events(report: Report, directory: Path, options: Any) -> None:
     events.run(report, directory, seed=options.seed, transactions=transactions, files=files)
 
 
+def measure_digests(report: Report, directory: Path, options: Any) -> None:
+    """A digest and an anchor each second under full load, against none."""
+    anchoring.run(
+        report,
+        directory,
+        seed=options.seed,
+        transactions=options.transactions or (100_000 if options.quick else 2_000_000),
+    )
+
+
 def measure_exports(report: Report, directory: Path, options: Any) -> None:
     """Plain-text accounting."""
     exporting.run(report, directory, seed=options.seed, transactions=100_000 if options.quick else 1_000_000)
@@ -187,6 +198,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "past": measure_past,
     "events": measure_events,
     "verifying": measure_verifying,
+    "digests": measure_digests,
     "exports": measure_exports,
     "socket": measure_socket,
     "history": measure_history,

@@ -7,10 +7,12 @@ ignored is worse than none.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -28,6 +30,52 @@ class ConfigError(LedgerError):
     exit_code = 2
 
 
+class _Anchor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What all tables of ``[[anchors]]`` have."""
+
+    name: str  # names the evidence: digests/<size>/<name>.tsr
+    seconds: int = 0  # at most so often; 0: every digest
+    limit_seconds: int = 0  # 0: that of all, anchor_limit_seconds
+    timeout_seconds: int = 30  # an attempt takes no longer
+
+
+class FolderAnchor(_Anchor, frozen=True, kw_only=True, tag="folder"):
+    """A folder that somebody else commands, or a WORM device."""
+
+    path: str
+
+
+class S3Anchor(_Anchor, frozen=True, kw_only=True, tag="s3"):
+    """A bucket with object lock. Its keys come from the environment or ``credentials_file``, never from here."""
+
+    bucket: str
+    retention_days: int  # nobody can delete a checkpoint before
+    prefix: str = ""
+    endpoint_url: str = ""  # empty: Amazon's
+    region: str = ""
+    credentials_file: str = ""  # of the form of ~/.aws/credentials
+    profile: str = ""  # a section of it
+    ca_file: str = ""  # certificates to believe, for servers with one of their own
+
+
+class TimestampAnchor(_Anchor, frozen=True, kw_only=True, tag="rfc3161"):
+    """A time stamp authority."""
+
+    url: str
+    tsa_cert: str  # file with the root certificates (PEM) that its tokens must lead to
+
+
+class WitnessAnchor(_Anchor, frozen=True, kw_only=True, tag="witness"):
+    """A C2SP witness."""
+
+    url: str
+    vkey: str
+
+
+AnyAnchor = FolderAnchor | S3Anchor | TimestampAnchor | WitnessAnchor
+ANCHOR_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """All settings. Field names are the keys of the TOML file."""
 
@@ -38,9 +86,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     last_signed: str = (
         ""  # directory, apart from the store, of what was signed last; empty: the usual place of the user
     )
-    anchors: tuple[str, ...] = ()  # folders that get a copy of every checkpoint; better on other machines
-    anchor_seconds: int = 10  # how often
-    anchor_limit_seconds: int = 60  # after so long without one, ``health`` complains
+    anchors: tuple[str | AnyAnchor, ...] = ()  # where digests are anchored; a text is a folder
+    anchor_seconds: int = 10  # how often a digest is issued, when the log has grown
+    anchor_limit_seconds: int = 60  # an entry that no anchor speaks of after so long makes ``health`` complain
     socket: str = ""  # path of a Unix socket for intents without files; empty: none
     allow_other: bool = False  # other users may enter the mount (needs user_allow_other in /etc/fuse.conf unless root)
     segment_bytes: int = limits.SEGMENT_BYTES  # a segment is closed at the first bundle boundary at or after this size
@@ -101,9 +149,7 @@ def _checked(config: Config, where: str) -> Config:
         )
     if min(config.anchor_seconds, config.anchor_limit_seconds) < 1:
         raise ConfigError(f"{where}: settings 'anchor_seconds' and 'anchor_limit_seconds' are at least 1")
-    for folder in config.anchors:
-        if not Path(folder).is_absolute():
-            raise ConfigError(f"{where}: setting 'anchors': {folder!r} is not an absolute path")
+    _check_anchors(config, where)
     if config.socket and not Path(config.socket).is_absolute():
         raise ConfigError(f"{where}: setting 'socket': {config.socket!r} is not an absolute path")
     if config.signer and not config.keys:
@@ -114,3 +160,48 @@ def _checked(config: Config, where: str) -> Config:
         if not getattr(config, key):
             raise ConfigError(f"{where}: setting {key!r} is empty")
     return config
+
+
+def anchor_tables(config: Config) -> list[AnyAnchor]:
+    """The anchors, each as a table: a text is a folder, named by its path."""
+    return [
+        FolderAnchor(name=_name_of(anchor), path=anchor) if isinstance(anchor, str) else anchor
+        for anchor in config.anchors
+    ]
+
+
+def _name_of(folder: str) -> str:
+    return re.sub("[^a-z0-9._-]+", "-", folder.lower()).strip("-._")[-63:].lstrip("-._") or "folder"
+
+
+def _check_anchors(config: Config, where: str) -> None:
+    names: set[str] = set()
+    for anchor in anchor_tables(config):
+        what = f"{where}: setting 'anchors': "
+        if not ANCHOR_NAME.fullmatch(anchor.name):
+            raise ConfigError(f"{what}{anchor.name!r} is no name", hint="use a-z, 0-9, '.', '_' and '-', at most 63")
+        if anchor.name in names:
+            raise ConfigError(f"{what}two are named {anchor.name!r}", hint="write tables with a name each")
+        names.add(anchor.name)
+        what += f"{anchor.name}: "
+        if min(anchor.seconds, anchor.limit_seconds) < 0 or anchor.timeout_seconds < 1:
+            raise ConfigError(f"{what}'timeout_seconds' is at least 1, the others at least 0")
+        if isinstance(anchor, S3Anchor) and anchor.retention_days < 1:
+            raise ConfigError(f"{what}'retention_days' is at least 1")
+        for name in ("path", "credentials_file", "ca_file", "tsa_cert"):
+            value = getattr(anchor, name, "")
+            if hasattr(anchor, name) and (value or name in ("path", "tsa_cert")) and not Path(value).is_absolute():
+                raise ConfigError(f"{what}{value!r} is not an absolute path")
+        for name in ("url", "endpoint_url"):
+            _check_url(getattr(anchor, name, ""), what, required=name == "url" and hasattr(anchor, name))
+
+
+def _check_url(url: str, what: str, *, required: bool) -> None:
+    if not url and not required:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{what}{url!r} is no URL that begins with http:// or https://")
+    if parts.username or parts.password:
+        # status.json and digests show it to every reader.
+        raise ConfigError(f"{what}the URL has a password in it", hint="secrets do not belong into this file")

@@ -28,7 +28,9 @@ from ledgerfsd.journal import layout as layouts
 from ledgerfsd.obs import logging as obs_logging
 from ledgerfsd.obs.sdnotify import notify
 from ledgerfsd.service import memory
-from ledgerfsd.service.anchoring import Anchoring
+from ledgerfsd.service.anchors.digests import Digests
+from ledgerfsd.service.anchors.making import make
+from ledgerfsd.service.anchors.schedule import Anchoring
 from ledgerfsd.service.consumers import Consumers
 from ledgerfsd.service.events import Events
 from ledgerfsd.service.exports import Exports
@@ -41,6 +43,7 @@ from ledgerfsd.service.socket import gauges, listening
 from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.vfs import mount as vfs
 from ledgerfsd.vfs.branch import Branch
+from ledgerfsd.vfs.digests import DigestBranch
 from ledgerfsd.vfs.events import EventBranch
 from ledgerfsd.vfs.exports import ExportBranch
 from ledgerfsd.vfs.history import HistoryBranch
@@ -187,19 +190,25 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     )
     query = Query(ledger)
     proofs = Proofs(ledger, query, signing)
+    digests = Digests(store.layout.digests)
+    ledger.points.is_digest = lambda size: digests.get(size) is not None
     exports = Exports(store.engine, query, ledger.origin, store.layout.root)
     events = Events(ledger)
     consumers = Consumers(store.layout.consumers, events, ledger.clock)
     branches: list[Branch] = [
+        DigestBranch(ledger.origin, digests, query.mtime_of(0)),
         ExportBranch(store.engine, query, exports),
         PastBranch(ledger, proofs),
         EventBranch(events, consumers),
         HistoryBranch(store.engine, query),
     ]
+    proofs.cosignatures = digests.cosignatures
     anchoring = Anchoring(
         ledger,
+        query,
         proofs,
-        [Path(folder) for folder in config.anchors],
+        digests,
+        [(make(table, store.engine), table) for table in configs.anchor_tables(config)],
         interval=config.anchor_seconds,
         limit=config.anchor_limit_seconds,
     )
@@ -211,6 +220,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
         consumers.trouble,
     ]
     ledger.gauges += [anchoring.gauges, query.gauges, consumers.gauges]
+    ledger.facts.append(anchoring.facts)
     ledger.on_change.append(events.feed.committed)
 
     def ready() -> None:

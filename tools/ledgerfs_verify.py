@@ -11,10 +11,10 @@ FORMAT that is broken. Read it from top to bottom: JSON, fields, Merkle trees, s
   ledgerfs_verify.py store DIR [options]                      everything, from journal/*.seg (the ledger must not be running)
   ledgerfs_verify.py mount DIR [options]                      everything, from log/tile/ of a mounted ledger or of a copy of it
 
-Options of store and mount: --checkpoint FILE and --anchor FILE, as often as you like (with --key): signed trees that the log must contain.
-Take them, and the key, from OUTSIDE the machine under audit: without them a consistent forgery, or a log cut off behind a block, does not
-show. All commands: --json, --quiet. VKEY: a C2SP verifier key (name+id+base64), a file with one, or a trusted_root.json, of whose keys
-the log must say the same (the log alone makes none trusted); repeat --key for several.
+Options of store and mount: --checkpoint FILE and --anchor FILE, as often as you like (with --key): signed trees that the log must contain;
+or a folder of them, or digests/. Take them, and the key, from OUTSIDE the machine under audit: without them a consistent forgery, or a log
+cut off, does not show. All commands: --json, --quiet. VKEY: a C2SP verifier key (name+id+base64), a file with one, or a trusted_root.json,
+of whose keys the log must say the same (the log alone makes none trusted); repeat --key for several.
 --policy FILE: a C2SP tlog-policy whose quorum of witnesses must have cosigned each checkpoint; its logs do instead of --key.
 Store and mount verify framing, canonical JSON, numbers, times, every stored hash, the chain of seals and their roots, every running total
 by replay, limits, frozen and closed accounts and periods, holds and expiry, reversals, ids, chains, state roots. NOT verified: whether
@@ -822,7 +822,7 @@ def run(options: argparse.Namespace, keys: list[Key], policy: Policy) -> Object:
         verify_consistency(old[1], new[1], old[2], new[2], [unbase64(line, 32) for line in lines])
         return {"origin": new[0], "old": old[1], "new": new[1]}
     points = []
-    for path in options.points:
+    for path in [file for at in options.points for file in (at.is_dir() and sorted(at.rglob("*checkpoint"))) or [at]]:
         try:
             points.append((str(path), verify_checkpoint(str(path.read_bytes(), "utf-8"), keys, policy)))
         except Fault as fault:

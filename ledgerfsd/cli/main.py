@@ -14,6 +14,7 @@ from typing import Final
 
 from ledgerfsd import __version__
 from ledgerfsd.cli import (
+    digests,
     events,
     keys,
     mounting,
@@ -57,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"ledgerfs {__version__}", help="print the version")
     made.add_argument("--json", action="store_true", help="print JSON instead of text (before or after the command)")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for group in (
+    groups = (
         stores,
         mounting,
         submitting,
@@ -65,13 +66,15 @@ def parser() -> argparse.ArgumentParser:
         past,
         proving,
         verifying,
+        digests,
         keys,
         events,
         publishing,
         restoring,
         signing,
         witness,
-    ):
+    )
+    for group in groups:
         group.register(commands)
     for command in commands.choices.values():
         command.formatter_class = argparse.RawDescriptionHelpFormatter

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ledgerfsd.cli import places
+from ledgerfsd.cli import evidence, places
 from ledgerfsd.cli.output import Progress, print_json
 from ledgerfsd.errors import DamageError, LedgerError
 from ledgerfsd.journal import layout as layouts
@@ -20,8 +20,6 @@ from ledgerfsd.service.keys import TrustedRoot, parse_trusted_root
 from ledgerfsd.service.system import disagreements, key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ledgerfsd.cli import Commands
     from ledgerfsd.journal.fsck import Finding
     from ledgerfsd.state.verify import Anchor, Verified
@@ -35,9 +33,10 @@ log with checkpoints that were kept elsewhere. Nothing of the store is changed. 
 entry, in the order of the journal.
 
 Whoever has the signing key can rewrite history so that all inside the store fits. Only what was kept outside shows it:
-give every checkpoint that you have with --anchor (copies of log/checkpoint, a folder of the setting anchors), and say with
---trusted-root or --vkey whose signatures count, from a source that is not this machine. With --trusted-root the log must say the
-same of every key (its entries key/1 alone make no key trusted).
+give every checkpoint that you have with --anchor (copies of log/checkpoint, a folder of the setting anchors, a bucket,
+digests with their time stamps and cosignatures), and say with --trusted-root or --vkey whose signatures count, from a source
+that is not this machine. With --trusted-root the log must say the same of every key (its entries key/1 alone make no key
+trusted).
 
 With --policy each of them must also be cosigned by the quorum of a witness policy; one that names logs says whose
 signatures count, too.
@@ -59,6 +58,8 @@ examples:
   ledgerfs verify --store /var/lib/ledgerfs/main --anchor checkpoint.monday --trusted-root trusted_root.json
   ledgerfs verify --store /var/lib/ledgerfs/main --from checkpoint.monday --trusted-root trusted_root.json
   ledgerfs verify --store /var/lib/ledgerfs/main --mount /ledgerfs
+  ledgerfs verify --store restored --anchor s3://audit-bucket/main/ --endpoint-url https://s3.example --trusted-root t.json
+  ledgerfs verify --store restored --anchor kept/digests --tsa-cert tsa-root.pem --trusted-root t.json
 """
 
 
@@ -67,14 +68,7 @@ def register(commands: Commands) -> None:
     verify = commands.add_parser("verify", help="verify a whole store", description=VERIFY_TEXT)
     verify.add_argument("--store", metavar="DIR", help="the store (else $LEDGERFS_STORE)")
     verify.add_argument("--mount", metavar="DIR", help="where the store is mounted, if it is: verify while it runs")
-    verify.add_argument(
-        "--anchor",
-        metavar="FILE",
-        type=Path,
-        action="append",
-        default=[],
-        help="a checkpoint kept elsewhere, or a folder of them (may be repeated)",
-    )
+    evidence.add_arguments(verify)
     verify.add_argument("--trusted-root", metavar="FILE", type=Path, help="trusted_root.json of the ledger")
     verify.add_argument(
         "--vkey", metavar="KEY", action="append", default=[], help="a public key to believe (may be repeated)"
@@ -105,7 +99,7 @@ def run_verify(options: argparse.Namespace) -> int:
     believed = _Believed(options, str(msgspec.json.decode(layouts.first_entry(layout))["ledger"]))
     if options.policy and not (options.anchor or options.mount):
         raise LedgerError("--policy is about checkpoints", hint="give the cosigned ones with --anchor")
-    anchors = [believed.anchor(path) for path in _files(options.anchor)]
+    anchors = [believed.anchor(kept) for kept in evidence.kept(options)]
     trusted, limit = _trusted(options, believed, anchors), None
     if options.mount:
         newest = _newest(options, believed)
@@ -121,17 +115,20 @@ def run_verify(options: argparse.Namespace) -> int:
     with alone, Progress("verify", plain=options.progress) as progress:
         findings, found = verify(layout, anchors=anchors, part=part, jobs=options.jobs, progress=progress)
     findings += _agreement(believed.root if options.trusted_root else None, found)
-    return _report(options, findings, found)
+    return _report(options, findings, found, anchors)
 
 
-def _report(options: argparse.Namespace, findings: list[Finding], found: Verified) -> int:
+def _report(options: argparse.Namespace, findings: list[Finding], found: Verified, anchors: list[Anchor]) -> int:
     damaged = any(finding.severity == "damage" for finding in findings)
     wrong = any(finding.severity == "projection" for finding in findings)
     lost = any(finding.severity == "lost" for finding in findings)
     code = DamageError.exit_code if damaged else 1 if wrong or lost else 0
     if options.json:
-        print_json({"ok": code == 0, **asdict(found), "findings": [asdict(finding) for finding in findings]})
+        said = {"ok": code == 0, **asdict(found), "findings": [asdict(finding) for finding in findings]}
+        print_json(said | {"time_stamps": [stamp for anchor in anchors for stamp in anchor.stamps]})
         return code
+    for stamp in (stamp for anchor in anchors for stamp in anchor.stamps):
+        print(f"time stamp: {stamp}")
     for finding in findings[:FINDINGS_SHOWN]:
         print(_line(finding), file=sys.stdout if finding.severity == "note" else sys.stderr)
     if damaged:
@@ -187,7 +184,7 @@ class _Believed:
         if options.trusted_root and options.vkey:
             raise LedgerError("--trusted-root and --vkey both say whose signatures count", hint="give one of them")
         if options.trusted_root:
-            self.believe(_read(options.trusted_root), str(options.trusted_root))
+            self.believe(evidence.read(options.trusted_root), str(options.trusted_root))
         self._policy = places.policy(options.policy) if options.policy else None
         self._verifiers = [note.parse_verifier(text) for text in options.vkey]
         if self._policy is not None and not options.trusted_root:
@@ -200,19 +197,22 @@ class _Believed:
         if self.root.ledger != self._origin:
             raise LedgerError(f"{where} is of the ledger {self.root.ledger!r}, the store of {self._origin!r}")
 
-    def anchor(self, path: Path) -> Anchor:
-        """The checkpoint in a file, its signature, and with --policy its cosignatures, verified. Raises LedgerError."""
+    def file(self, path: Path) -> Anchor:
+        """The checkpoint in a file. Raises LedgerError as ``anchor`` does."""
+        return self.anchor(evidence.Kept(str(path), evidence.read(path)))
+
+    def anchor(self, kept: evidence.Kept) -> Anchor:
+        """A checkpoint, its signature, and with --policy its cosignatures, verified. Raises LedgerError."""
         from ledgerfsd.state.verify import Anchor
 
         if self.root is None and not self._verifiers:
             hint = "give --trusted-root FILE or --vkey KEY, from a source that is not this machine"
             raise LedgerError("an --anchor is worth what its signature is worth", hint=hint)
-        data = _read(path)
-        root = self.root
+        data, root = kept.data, self.root
         signed = root.verify(data) if root is not None else checkpoint.verify(data, self._origin, self._verifiers)[0]
         if self._policy is not None:
             self._policy.verify(data)
-        return Anchor(str(path), signed.size, signed.root)
+        return Anchor(kept.name, signed.size, signed.root, stamps=kept.stamps)
 
 
 def _trusted(options: argparse.Namespace, believed: _Believed, anchors: list[Anchor]) -> int:
@@ -221,7 +221,7 @@ def _trusted(options: argparse.Namespace, believed: _Believed, anchors: list[Anc
         return 0
     if options.since.isascii() and options.since.isdigit() and len(options.since) < 20:
         return int(options.since)
-    anchors.append(believed.anchor(Path(options.since)))
+    anchors.append(believed.file(Path(options.since)))
     return anchors[-1].size
 
 
@@ -230,23 +230,5 @@ def _newest(options: argparse.Namespace, believed: _Believed) -> Anchor:
     mount = places.mounted(options.mount)
     if not believed.given:
         path = mount / ".ledgerfs" / "trusted_root.json"
-        believed.believe(_read(path), str(path))
-    return believed.anchor(mount / "log" / "checkpoint")
-
-
-def _files(named: list[Path]) -> Iterator[Path]:
-    for path in named:
-        if not path.is_dir():
-            yield path
-            continue
-        inside = sorted(path.glob("*.checkpoint"))
-        if not inside:
-            raise LedgerError(f"{path} holds no file *.checkpoint")
-        yield from inside
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise LedgerError(f"cannot read {path}: {error.strerror}") from None
+        believed.believe(evidence.read(path), str(path))
+    return believed.file(mount / "log" / "checkpoint")

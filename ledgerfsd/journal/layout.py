@@ -77,6 +77,11 @@ class Layout:
         return self.root / "receipts"
 
     @property
+    def digests(self) -> Path:
+        """Checkpoints that were issued, and the evidence of their anchors; made with the first."""
+        return self.root / "digests"
+
+    @property
     def named_snapshots(self) -> Path:
         """The names given to past states."""
         return self.root / "snapshots.ndjson"

@@ -7,8 +7,8 @@ mount drops what the kernel caches) and only then lets the writers go on: that o
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -130,9 +130,9 @@ class Ledger:
         self.troubles: list[Callable[[], str]] = [
             self.points.named.trouble
         ]  # each says what is wrong elsewhere, "" if nothing; for health
-        self.gauges: list[
-            Callable[[], dict[str, tuple[str, float]]]
-        ] = []  # name → (help, value now), of others; for metrics
+        # Of others: name → (help, value now, or values by name of anchor), for metrics; and members of status.json.
+        self.gauges: list[Callable[[], Mapping[str, tuple[str, float | Mapping[str, float]]]]] = []
+        self.facts: list[Callable[[], dict[str, Any]]] = []
         self.recorder = system.Recorder(self)
         self._tickets: dict[int, Ticket] = {}
         self._asked: dict[int, Asked] = {}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ledgerfsd.core.engine import Completion
 
 # 50 microseconds to 25 seconds: from less than one sync of a fast disk to nearly limits.WAIT_SECONDS_MAX.
@@ -57,10 +56,15 @@ class Metrics:
         self.refused.inc(len(completion) - committed)
         self.commit_seconds.observe(seconds)
 
-    def text(self, gauges: Mapping[str, tuple[str, float]]) -> bytes:
-        """The exposition format; ``gauges``: name without prefix → (help, value now)."""
+    def text(self, gauges: Mapping[str, tuple[str, float | Mapping[str, float]]]) -> bytes:
+        """The exposition format; ``gauges``: name without prefix → (help, value now, or values by name of anchor)."""
         for name, (meaning, value) in gauges.items():
+            by_anchor = value if isinstance(value, Mapping) else None
             if name not in self._gauges:
-                self._gauges[name] = Gauge(f"ledgerfs_{name}", meaning, registry=self._registry)
-            self._gauges[name].set(value)
+                labels = ["anchor"] if by_anchor is not None else []
+                self._gauges[name] = Gauge(f"ledgerfs_{name}", meaning, labels, registry=self._registry)
+            if by_anchor is None:
+                self._gauges[name].set(value)  # type: ignore[arg-type]
+            for anchor, each in (by_anchor or {}).items():
+                self._gauges[name].labels(anchor).set(each)
         return generate_latest(self._registry)

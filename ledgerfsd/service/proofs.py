@@ -23,6 +23,8 @@ from ledgerfsd.merkle.tlog_proof import TlogProof, encode_hashes
 from ledgerfsd.service.query import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ledgerfsd.service.ledger import Ledger
     from ledgerfsd.service.query import Query
     from ledgerfsd.service.signing import Signing
@@ -56,13 +58,15 @@ class Proofs:
         self._newest: Signed | None = None
         self._recorded: tuple[int, int, int] | None = None  # Signing.version of the keys that the log has
         self._turn = trio.Lock()
+        self.cosignatures: Callable[[int], bytes] = lambda _: b""  # of witnesses, for a size
         self._kept: OrderedDict[tuple[int, bytes], bytes] = OrderedDict()
 
     # -- checkpoints
 
     async def checkpoint(self) -> Text:
-        """``log/checkpoint``: of the newest sealed size."""
-        return self._text(await self.newest())
+        """``log/checkpoint``: of the newest sealed size, with the cosignatures that there are for it."""
+        signed = await self.newest()
+        return self._text(signed._replace(data=signed.data + self.cosignatures(signed.size)))
 
     async def newest(self) -> Signed:
         """The signed checkpoint of the newest sealed size; of a later one when another reader was quicker."""

@@ -69,6 +69,8 @@ class Status:
                 "milliseconds": round(recovery.seconds * 1000),
             },
         }
+        for facts in ledger.facts:
+            text |= facts()
         return msgspec.json.format(msgspec.json.encode(text), indent=2) + b"\n"
 
     def metrics(self) -> bytes:

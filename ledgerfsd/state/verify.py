@@ -43,6 +43,7 @@ class Anchor(NamedTuple):
     size: int
     root: bytes
     entry: int = -1  # the `anchor/1` that says so, -1: it came from elsewhere
+    stamps: tuple[str, ...] = ()  # what time stamps say of it; nothing is judged by them here
 
 
 @dataclass

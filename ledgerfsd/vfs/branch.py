@@ -126,6 +126,10 @@ class Branch:
         """A piece of a file that was opened without a handle of its own."""
         raise KeyError(inode, offset, size)
 
+    async def readlink(self, inode: int) -> bytes:  # noqa: ARG002
+        """Where a symbolic link leads."""
+        raise fault(errno.ENOENT)
+
     # -- changing
 
     async def create(self, parent: int, name: bytes, flags: int) -> tuple[int, Handle]:  # noqa: ARG002

@@ -37,15 +37,15 @@ class NameOnly:
     def __init__(self) -> None:
         self.entry = pyfuse3.EntryAttributes()
         self._node = ctypes.c_uint64.from_address(id(self.entry) + _HEAD)
-        self._directory = False  # as EntryAttributes begins
+        self._format = stat.S_IFREG  # as EntryAttributes begins
 
-    def set(self, inode: int, *, directory: bool) -> pyfuse3.EntryAttributes:
-        """The entry for a file."""
+    def set(self, inode: int, format_: int) -> pyfuse3.EntryAttributes:
+        """The entry for a file; ``format_``: its type as in ``st_mode``."""
         self.entry.st_ino = pyfuse3.InodeT(inode)
         self._node.value = 0
-        if directory is not self._directory:
-            self._directory = directory
-            self.entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR if directory else stat.S_IFREG)
+        if format_ != self._format:
+            self._format = format_
+            self.entry.st_mode = pyfuse3.ModeT(format_)
         return self.entry
 
 

@@ -6,6 +6,7 @@ An inode number is ``kind << 56 | number``; kind 0 are the fixed files and direc
 from __future__ import annotations
 
 import enum
+import stat
 from math import isqrt
 from typing import Final
 
@@ -46,7 +47,7 @@ class Kind(enum.IntEnum):
     ACCOUNT_PROOF = 18  # accounts/<id>/proof.json and proofs/<id>.json (ordinal)
     # Of branches (see ``branch``), which say what their numbers are.
     DIGEST_DIRECTORY = 19
-    DIGEST_FILE = 20
+    DIGEST_FILE = 20  # and the link ``latest``, number 0
     PAST_DIRECTORY = 21
     PAST_FILE = 22
     EFFECTIVE_BALANCE = 23  # (ordinal, day)
@@ -111,6 +112,9 @@ def inode(kind: Kind, number: int) -> int:
     return kind << _SHIFT | number
 
 
+LATEST_DIGEST: Final = inode(Kind.DIGEST_FILE, 0)  # digests/latest, the one symbolic link
+
+
 def kind_of(inode: int) -> Kind:
     """What the file is."""
     if inode >= _PAIRS:
@@ -126,6 +130,13 @@ def number_of(inode: int) -> int:
 def is_directory(inode: int) -> bool:
     """Whether it is a directory."""
     return inode <= _LAST_FIXED_DIRECTORY or inode >> _SHIFT in _DIRECTORIES
+
+
+def format_of(inode: int) -> int:
+    """Its type as in ``st_mode``: directory, symbolic link or file."""
+    if inode == LATEST_DIGEST:
+        return stat.S_IFLNK
+    return stat.S_IFDIR if is_directory(inode) else stat.S_IFREG
 
 
 def snapshot(ordinal: int, index: int) -> int:

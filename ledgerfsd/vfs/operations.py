@@ -175,7 +175,7 @@ class LedgerOperations(pyfuse3.Operations):
             mode, size, mtime_ns = stat.S_IFDIR | 0o775, 0, self.door.directory_mtime_ns(inode)
         else:
             size, mtime_ns = await self.kernel.stat(inode)
-            mode = stat.S_IFDIR | 0o555 if nodes.is_directory(inode) else stat.S_IFREG | 0o444
+            mode = nodes.format_of(inode) | (0o555 if nodes.is_directory(inode) else 0o444)
             branch = self.branches.of(inode)
             if branch:
                 mode = (mode & ~0o777) | branch.mode(inode)
@@ -308,7 +308,7 @@ class LedgerOperations(pyfuse3.Operations):
         only = entries.NameOnly()
         for name, inode, place in self.tree.entries(handle.inode, start_id, handle.entries):
             if self._names_only or name in (b".", b".."):
-                entry = only.set(inode, directory=nodes.is_directory(inode))
+                entry = only.set(inode, nodes.format_of(inode))
                 if not pyfuse3.readdir_reply(token, FileNameT(name), entry, place):
                     return
             elif not await self._reply_in_full(token, name, inode, place):
@@ -397,7 +397,9 @@ class LedgerOperations(pyfuse3.Operations):
 
     @answer
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
-        """READLINK: there are no symbolic links."""
+        """READLINK: only in branches."""
+        if branch := self.branches.of(inode):
+            return FileNameT(await branch.readlink(inode))
         raise FUSEError(errno.ENOENT)
 
     def _never(self, directory: int) -> FUSEError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import stat
 from typing import Any, cast
 
 import pyfuse3
@@ -59,10 +60,10 @@ async def test_names_only_is_available() -> None:
     """If this fails, pyfuse3 lays its structure out anew: see vfs/entries.py. SEMANTICS 2.9"""
     assert entries.AVAILABLE
     only = entries.NameOnly()
-    entry = only.set(4711, directory=True)
+    entry = only.set(4711, stat.S_IFDIR)
     assert entry.st_ino == 0, "the node number, as pyfuse3 reads it back"
     assert entry.st_mode == 0o040000
-    assert only.set(4712, directory=False).st_mode == 0o100000
+    assert only.set(4712, stat.S_IFREG).st_mode == 0o100000
 
 
 async def test_overload(ledger: Ledger, autojump_clock: trio.testing.MockClock) -> None:

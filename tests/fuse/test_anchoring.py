@@ -1,4 +1,4 @@
-"""Checkpoints in folders kept elsewhere (service/anchoring.py), written by a real daemon on a real file system."""
+"""Checkpoints in folders kept elsewhere (service/anchors/), written by a real daemon on a real file system."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from ledgerfsd.errors import LedgerError
 from ledgerfsd.journal.layout import create
 from ledgerfsd.merkle import note
 from ledgerfsd.merkle.checkpoint import Checkpoint
-from ledgerfsd.service.anchoring import AnchorError, write
+from ledgerfsd.service.anchors.folder import write
+from ledgerfsd.service.anchors.kinds import AnchorError, Head, Unreachable
 from tests.conftest import LEDGER, REPOSITORY, SEGMENT_BYTES, Daemon
 from tests.fuse.conftest import ACCOUNTS, lines, pay
 
@@ -143,8 +144,8 @@ def test_a_folder_that_fails_is_tried_again_and_holds_nothing_up(daemon: Daemon,
     assert gauges(daemon)["ledgerfs_unanchored_seconds"] == 0
 
 
-def signed(size: int, root: bytes, signer: note.Signer) -> bytes:
-    return note.sign(Checkpoint(LEDGER, size, root).body(), [signer])
+def signed(size: int, root: bytes, signer: note.Signer) -> Head:
+    return Head(size, root, note.sign(Checkpoint(LEDGER, size, root).body(), [signer]))
 
 
 def test_what_is_there_is_never_touched(folder: Path) -> None:
@@ -155,11 +156,11 @@ def test_what_is_there_is_never_touched(folder: Path) -> None:
     assert write(folder, signed(7, bytes(32), note.generate(LEDGER))) == path, "the same tree, signed by another key"
     with pytest.raises(AnchorError, match="two histories"):
         write(folder, signed(7, b"\1" * 32, signer))
-    assert path.read_bytes() == first
+    assert path.read_bytes() == first.data
     thaw(folder)
     path.chmod(0o644)
-    path.write_bytes(first[:20])
-    with pytest.raises(OSError, match="is no checkpoint"):
+    path.write_bytes(first.data[:20])
+    with pytest.raises(Unreachable, match="is no checkpoint"):
         write(folder, first)
     with pytest.raises((OSError, LedgerError)):
         write(folder / "absent", first)

@@ -46,7 +46,7 @@ def test_all_commands_are_there() -> None:
     assert set(commands()) == {
         "init", "mount", "umount", "status", "submit", "balance", "history", "rebuild", "fsck",
         "prove", "key", "verify", "snapshot", "diff", "replay", "events", "consumer", "publish",
-        "restore", "signer", "witness",
+        "restore", "signer", "digest", "witness",
     }  # fmt: skip
 
 

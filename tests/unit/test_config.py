@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ledgerfsd import limits
-from ledgerfsd.config import Config, ConfigError, load
+from ledgerfsd.config import Config, ConfigError, FolderAnchor, S3Anchor, anchor_tables, load
 
 BOTH = {"store": "/s", "mountpoint": "/m"}
 
@@ -89,3 +89,34 @@ def test_file_that_is_not_text(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not TOML"):
         load(path, BOTH)
+
+
+def test_anchors_are_folders_or_tables(tmp_path: Path) -> None:
+    text = 'anchors = ["/mnt/Auditor 1/main", {kind = "s3", name = "b", bucket = "x", retention_days = 9}]'
+    folder, bucket = anchor_tables(load(write(tmp_path, text), BOTH))
+    assert folder == FolderAnchor(name="mnt-auditor-1-main", path="/mnt/Auditor 1/main")
+    assert isinstance(bucket, S3Anchor)
+    assert (bucket.prefix, bucket.timeout_seconds, bucket.seconds) == ("", 30, 0)
+
+
+@pytest.mark.parametrize(
+    ("anchor", "message"),
+    [
+        ('"mnt/a"', "'mnt/a' is not an absolute path"),
+        ('"/mnt/a", "/mnt-a"', "two are named 'mnt-a'"),
+        ('{kind = "folder", name = "Ä", path = "/x"}', "'Ä' is no name"),
+        ('{kind = "folder", name = "a", path = ""}', "is not an absolute path"),
+        ('{kind = "folder", path = "/x"}', "setting 'anchors[0]': Object missing required field `name`"),
+        ('{kind = "folder", name = "a", path = "/x", secret = "y"}', "unknown field `secret`"),
+        ('{kind = "ftp", name = "a"}', "setting 'anchors[0].kind': Invalid value 'ftp'"),
+        ('{kind = "s3", name = "a", bucket = "b", retention_days = 0}', "'retention_days' is at least 1"),
+        ('{kind = "rfc3161", name = "a", url = "http://h", tsa_cert = ""}', "is not an absolute path"),
+        ('{kind = "rfc3161", name = "a", url = "http://u:p@h", tsa_cert = "/c"}', "the URL has a password in it"),
+        ('{kind = "witness", name = "a", url = "file:///x", vkey = "v"}', "no URL that begins with http"),
+        ('{kind = "folder", name = "a", path = "/x", timeout_seconds = 0}', "'timeout_seconds' is at least 1"),
+    ],
+)
+def test_mistakes_in_anchors_are_named(tmp_path: Path, anchor: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, f"anchors = [{anchor}]"), BOTH)
+    assert message in str(caught.value)

@@ -1,0 +1,121 @@
+"""Digests in the store (FORMAT, section 15): many files, torn lines, another life."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from ledgerfsd.errors import StoreError
+from ledgerfsd.service.anchors.digests import FILE_DIGESTS, Digests, Issued, Named, Outcome
+
+TIME = "2026-11-26T12:00:00.000000000Z"
+
+
+def issued(size: int) -> Issued:
+    return Issued(size, TIME, "ab" * 32, f"checkpoint of {size}\n", [Named("folder", "f"), Named("rfc3161", "t")])
+
+
+def outcome(size: int, what: str = "anchored", name: str = "f", **more: str) -> Outcome:
+    return Outcome(size, TIME, "folder", name, what, "/mnt/f", **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of sizes 3, 6, 9, …: two full files and a bit."""
+    directory = tmp_path_factory.mktemp("digests") / "digests"
+    directory.mkdir()
+    sizes = range(3, 3 * (2 * FILE_DIGESTS + 8), 3)
+    for first in range(0, len(sizes), FILE_DIGESTS):
+        part = sizes[first : first + FILE_DIGESTS]
+        lines = b"".join(msgspec.json.encode(issued(size)) + b"\n" for size in part)
+        (directory / f"{part[0]:020}.ndjson").write_bytes(lines)
+    return directory
+
+
+def test_listing_and_finding_over_files(many: Path) -> None:
+    digests = Digests(many)
+    everything = list(digests.sizes())
+    assert everything == list(range(3, 3 * (2 * FILE_DIGESTS + 8), 3))
+    for skip in (0, 1, FILE_DIGESTS - 1, FILE_DIGESTS, 2 * FILE_DIGESTS + 3, len(everything), len(everything) + 9):
+        assert list(digests.sizes(skip)) == everything[skip:]
+    for size in (3, 3 * FILE_DIGESTS, 3 * FILE_DIGESTS + 3, everything[-1]):
+        found = digests.get(size)
+        assert found is not None
+        assert found.checkpoint == b"checkpoint of %d\n" % size
+    for size in (0, 1, 2, 4, everything[-1] + 3):
+        assert digests.get(size) is None
+    assert next(digests.backwards()).size == everything[-1]
+
+
+def test_a_full_file_is_followed_by_another_and_outcomes_go_to_their_digest(many: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "digests"
+    directory.mkdir()
+    first = sorted(many.iterdir())[0]
+    (directory / first.name).write_bytes(first.read_bytes())
+
+    async def add() -> None:
+        digests = Digests(directory)
+        await digests.add(issued(10_000))
+        await digests.add(outcome(6, "failed", why="no"))
+        await digests.add(outcome(6, hash="cd" * 32, file="f.tsr", evidence="AQI="))
+        await digests.add(outcome(6, "failed", why="too late"))
+        await digests.add(outcome(10_000, name="new"))
+
+    trio.run(add)
+    digests = Digests(directory)
+    assert [path.name for path in sorted(directory.iterdir())] == [first.name, f"{10_000:020}.ndjson"]
+    six = digests.get(6)
+    assert six is not None
+    assert {name: each and each.data for name, each in six.outcomes.items()} == {"f": b"\1\2", "t": None}
+    text = json.loads(six.text("ledger.example/x"))
+    assert [(each["name"], each["outcome"]) for each in text["anchors"]] == [("f", "anchored"), ("t", "none")]
+    assert list(digests.newest.outcomes) == ["f", "t", "new"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "tail", [b"{", b'{"t":"digest/1","size":7', b"nonsense\n", b'{"t":"outcome/1"}\n', b"\xff\xfe\n", b"{}\n"]
+)
+def test_torn_and_wrong_lines_hide_nothing(tmp_path: Path, tail: bytes) -> None:
+    directory = tmp_path / "digests"
+
+    async def add(size: int) -> None:
+        await Digests(directory).add(issued(size))
+
+    trio.run(add, 3)
+    (path,) = directory.iterdir()
+    with path.open("ab") as file:
+        file.write(tail)
+    trio.run(add, 6)
+    assert list(Digests(directory).sizes()) == [3, 6]
+    assert path.read_bytes().endswith(msgspec.json.encode(issued(6)) + b"\n")
+
+
+def test_digests_of_a_life_that_was_lost_are_put_aside(many: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "digests"
+    directory.mkdir()
+    for path in many.iterdir():
+        (directory / path.name).write_bytes(path.read_bytes())
+    digests = Digests(directory)
+    digests.retire(10**9)
+    assert len(list(directory.glob("*.ndjson"))) == 3
+    digests.retire(3 * FILE_DIGESTS)
+    assert digests.newest is not None
+    assert digests.newest.size == 3 * FILE_DIGESTS
+    assert len(list(directory.glob("*.lost"))) == 2
+    digests.retire(2)
+    assert digests.newest is None
+    assert list(Digests(directory).sizes()) == []
+    trio.run(digests.add, issued(3))
+    digests.retire(2)
+    assert len(list(directory.glob("*.lost*"))) == 4, "nothing is overwritten"
+
+
+def test_a_directory_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / f"{3:020}.ndjson").mkdir()
+    with pytest.raises(StoreError, match="Is a directory"):
+        Digests(tmp_path)
+    assert Digests(tmp_path / "absent").newest is None
