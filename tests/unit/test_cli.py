@@ -256,6 +256,8 @@ def test_history_compares_to_the_precision_given(tmp_path: Path) -> None:
     log = tmp_path / "tx.log"
     times = ["2026-11-29T23:59:59.999999999Z", "2026-11-30T00:00:00.000000000Z", "2026-11-30T23:59:59.999999999Z"]
     log.write_text("".join(json.dumps({"time": time}) + "\n" for time in times))
+    (tmp_path / "history").mkdir()
+    (tmp_path / "history/2026-11.ndjson").write_bytes(log.read_bytes())
 
     def found(since: str | None, until: str | None) -> list[int]:
         lines = reading._lines(log, 0, log.stat().st_size, since, until)
