@@ -64,7 +64,7 @@ enum { M_FINGERPRINT, M_ENTRIES, M_STREAM, M_TRANSACTIONS, M_BLOCKS, M_ACCOUNTS,
 /* Saved pages are memory of this very build's layout and currency table: another build must rebuild them. */
 static uint64_t fingerprint(const lfs_ledger *l) {
     uint8_t digest[32];
-    uint64_t sizes[] = {2, sizeof(lfs_info), sizeof(lfs_state), sizeof(lfs_hold), l->n_iso};
+    uint64_t sizes[] = {3, sizeof(lfs_info), sizeof(lfs_state), sizeof(lfs_hold), l->n_iso};
     uint64_t value;
     lfs_sha256((const uint8_t *)l->currencies, l->n_iso * sizeof *l->currencies, digest);
     memcpy(&value, digest, 8);
