@@ -585,16 +585,6 @@ class Engine:
             return None
         return ffi.string(file).decode("utf-8", "replace"), ffi.string(why).decode("utf-8", "replace")
 
-    def shapes(self, indexes: array[int], *, end: int) -> tuple[array[int], bytes]:
-        """Where each entry ends in a text of them, a newline behind each, that has ``end`` bytes before the first; and a byte for each
-        that says what its postings state: 1 debits and credits, 2 what is held, 3 both. Raises IndexError."""
-        ends = array("Q", bytes(8 * len(indexes)))
-        states = bytearray(len(indexes))
-        places = ffi.from_buffer("uint64_t[]", indexes), ffi.from_buffer("uint64_t[]", ends)
-        if lib.lfs_read_shapes(self._handle, places[0], len(indexes), end, places[1], ffi.from_buffer(states)):
-            raise IndexError
-        return ends, bytes(states)
-
     def system_entries(self) -> list[int]:
         """Indexes of the entries of kind key/1 and restore/1, ascending; while verifying also of anchor/1."""
         found: list[int] = []

@@ -107,9 +107,6 @@ int lfs_read_account(lfs_engine *e, uint64_t ordinal, lfs_account_view *out);
 /* Indexes of the account's chain above `stop`, newest first; returns how many were written (at most cap). begin: 0 = the newest
  * entry, else the index of an entry of the chain to go on behind. */
 uint64_t lfs_read_history(lfs_engine *e, uint64_t ordinal, int64_t stop, int64_t behind, uint64_t *out, uint64_t cap);
-/* Of each entry: where it ends in a text that has `end` bytes before the first, and a newline behind each; and what its postings state: 1 debits and credits,
- * 2 what is held, 3 both. Returns -1 when one does not exist. */
-int lfs_read_shapes(lfs_engine *e, const uint64_t *indexes, uint64_t n, uint64_t end, uint64_t *ends, uint8_t *states);
 /* Indexes of the entries of kind key/1 and restore/1 (and anchor/1 while verifying), ascending, from number `from` on; returns how many were written (at most cap). */
 uint32_t lfs_read_system(lfs_engine *e, uint32_t from, uint32_t *out, uint32_t cap);
 /* Stream offset of an entry; of the one that comes next: the length of the stream. -1: out of range. */

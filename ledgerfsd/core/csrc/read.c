@@ -203,20 +203,6 @@ uint64_t lfs_read_history(lfs_engine *e, uint64_t ordinal, int64_t stop, int64_t
     return n;
 }
 
-int lfs_read_shapes(lfs_engine *e, const uint64_t *indexes, uint64_t n, uint64_t end, uint64_t *ends, uint8_t *states) {
-    uint64_t entries = atomic_load_explicit(&e->entries, memory_order_acquire);
-    for (uint64_t i = 0; i < n; i++) {
-        uint32_t len;
-        if (indexes[i] >= entries) return -1;
-        const uint8_t *bytes = lfs_entry_at(e, indexes[i], &len);
-        lfs_text kind = lfs_entry_kind(bytes, len);
-        int post = lfs_text_is(kind, "post/1"), held = lfs_text_is(kind, "hold/1") || lfs_text_is(kind, "void/1");
-        states[i] = (uint8_t)((post || lfs_text_is(kind, "txn/1")) | (post || held) << 1);
-        ends[i] = end += (uint64_t)len + 1;
-    }
-    return 0;
-}
-
 uint32_t lfs_read_system(lfs_engine *e, uint32_t from, uint32_t *out, uint32_t cap) {
     const lfs_ledger *l = &e->ledger;
     uint64_t entries = atomic_load_explicit(&e->entries, memory_order_acquire);
