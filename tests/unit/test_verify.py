@@ -319,9 +319,9 @@ def test_nothing_of_the_store_is_changed(good: Layout) -> None:
     }
 
 
-def test_what_verifies_gives_the_same_as_what_runs(good: Layout) -> None:
+def test_what_verifies_gives_the_same_as_what_runs(good: Layout, copied: Layout) -> None:
     """Two pieces of code that share nothing but the tables: counts and every account."""
-    usual = Engine(good.root, segment_bytes=SEGMENT_BYTES)
+    usual = Engine(copied.root, segment_bytes=SEGMENT_BYTES)
     for jobs in (1, 2, 5):
         verified = Verifier(good.root, applied=Applied(), jobs=jobs)
         verified.wait()
