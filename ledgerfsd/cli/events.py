@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -107,7 +107,8 @@ def opened(path: Path, flags: int = 0) -> Iterator[int]:
     try:
         yield descriptor
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # of a mount whose daemon has ended; what was read is what counts
+            os.close(descriptor)
 
 
 def lines(path: Path, *, follow: bool) -> Iterator[bytes]:

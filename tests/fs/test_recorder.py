@@ -16,7 +16,7 @@ from ledgerfsd.merkle import note, proof
 from ledgerfsd.service.keys import Keys
 from ledgerfsd.service.ledger import Ledger
 from ledgerfsd.service.system import disagreements, key_of, logged, missing, newest
-from ledgerfsd.state.verify import verify
+from ledgerfsd.state.verify import Part, verify
 from ledgerfsd.types import Mode
 from tests.conftest import LEDGER
 from tests.fs.conftest import lines
@@ -53,7 +53,7 @@ async def test_verify_looks_at_the_roots_of_recorded_anchors(ledger: Ledger, rig
     size = ledger.engine.counts().entries
     root = proof.root(ledger.engine.hashes, size) if right else bytes(32)
     result = await ledger.record_anchor(kind="s3", name="bucket", size=size, root=root, evidence=TOKEN)
-    findings, found = verify(ledger.layout, anchors=[], journal_only=True)
+    findings, found = verify(ledger.layout, anchors=[], part=Part(projections=False))
     assert (found.recorded_anchors, found.anchors) == (int(right), 0)
     assert [(each.severity, each.entry) for each in findings] == ([] if right else [("damage", result.index)])
 
