@@ -139,7 +139,8 @@ def test_inode_numbers_survive_a_restart(ledger: Mounted, daemons: Callable[...,
         for path in walk(again.path)
         if ".ledgerfs" not in str(path)
     }
-    assert before == after
+    assert before.items() <= after.items()
+    assert {path.split("/")[0] for path in after.keys() - before.keys()} <= {"digests"}, "issued as time goes on"
     assert again.receipt("x.json") == receipt
     assert os.listdir(again / "inbox") == ["atomic", "dry-run"]
 

@@ -38,6 +38,7 @@ RULES = {
     "lock": "nothing",
     "daemon.log": "nothing",
     "receipts/*.ndjson": "nothing",
+    "digests/*.ndjson": "nothing",
     "keys/*": "nothing",
 }
 

@@ -18,8 +18,9 @@ from tests.conftest import REPOSITORY, SEGMENT_BYTES, Daemon
 from tests.fuse.conftest import Mounted, lines, pay, with_accounts
 from tests.model.reference import MountLog
 
-# Made by the process, not by the ledger: what the daemon says of itself, and the files dropped into it.
-OWN = {"inbox", "receipts", ".ledgerfs/health", ".ledgerfs/status.json", ".ledgerfs/metrics.prom"}
+# Made by the process, not by the ledger: what the daemon says of itself, the files dropped into it, and the digests that it
+# issues as time goes on.
+OWN = {"inbox", "receipts", "digests", ".ledgerfs/health", ".ledgerfs/status.json", ".ledgerfs/metrics.prom"}
 
 HOLD_NS = 300_000_000  # a hold that ends by itself
 EXPIRY_SECONDS = 30
