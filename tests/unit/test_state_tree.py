@@ -19,6 +19,7 @@ from ledgerfsd.core.hashing import mth, sha256
 from ledgerfsd.core.pure import state_tree
 from ledgerfsd.core.pure.ledger import Ledger
 from ledgerfsd.core.pure.state_tree import Node, StateTree, Sums, Total
+from ledgerfsd.core.verifier import Applied, Verifier
 from ledgerfsd.journal.fsck import Check
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.types import Account, Mode
@@ -26,6 +27,8 @@ from tests.conftest import SEGMENT_BYTES
 
 CLASSES = ("customer_liability", "safeguarding_asset", "suspense")
 BURST = 2_000  # accounts: more than are hashed for each seal
+OPENINGS = 400_000  # accounts: more than a second's work
+PIECE = 100_000
 CROWD = 40_000  # accounts: more than are left to the thread that writes
 
 
@@ -319,6 +322,23 @@ def test_a_read_only_ledger_proves_its_newest_sealed_state(engine: Engine) -> No
         assert proof is not None
         assert proof.block == sealed
     assert prove(engine, engine.counts().accounts - 1) is None, "not open by then"
+
+
+@pytest.mark.slow
+def test_roots_while_accounts_are_opened_faster_than_they_are_hashed(store: Path) -> None:
+    """Accounts that are opened during a sweep of the tree's thread are pending at once, and have no place in it yet."""
+    engine = Engine(store, accounts_max=OPENINGS)
+    engine.start()
+    opening = b'{"type":"open_account","account":"o%d","currency":"EUR","class":"customer_liability","initial_balance":"1.00"}\n'
+    for first in range(0, OPENINGS - 2, PIECE):
+        lines = b"".join(opening % number for number in range(first, min(first + PIECE, OPENINGS - 2)))
+        engine.submit(lines, source=b"o", first_line=1 + first, mode=Mode.EACH)
+    engine.drain()
+    assert sum("state_root" in seal for seal in seals(engine)) > 1
+    engine.close()
+    verifier = Verifier(store, applied=Applied())
+    verifier.wait()
+    assert verifier.damage is None
 
 
 def test_an_empty_batch_without_a_state_root_is_refused(store: Path) -> None:

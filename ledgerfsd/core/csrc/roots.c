@@ -45,7 +45,9 @@ static void sweep(lfs_engine *e) {
         pthread_mutex_lock(&e->publish);
         n = lfs_ordinals_take(&e->pending, &from, ordinals, CHUNK);
         for (uint32_t i = 0; i < n; i++) states[i] = e->published[ordinals[i]];
+        uint32_t accounts = (uint32_t)e->counts.accounts;
         pthread_mutex_unlock(&e->publish);
+        if (n) lfs_state_open(e, accounts); /* accounts are opened while we sweep, and are pending at once */
         for (uint32_t i = 0; i < n; i++) lfs_state_tree_set(&e->tree, ordinals[i], &e->ledger.info[ordinals[i]], &states[i]);
         lfs_state_tree_settle(&e->tree);
     } while (n);
@@ -92,10 +94,6 @@ void *lfs_tree_loop(void *context) {
         if (!e->tree_busy) break;
         pthread_mutex_unlock(&e->lock);
         uint64_t began = lfs_monotonic();
-        pthread_mutex_lock(&e->publish);
-        uint32_t accounts = (uint32_t)e->counts.accounts;
-        pthread_mutex_unlock(&e->publish);
-        lfs_state_open(e, accounts);
         sweep(e);
         atomic_fetch_add(&e->tree_spent, lfs_monotonic() - began);
         pthread_mutex_lock(&e->lock);
