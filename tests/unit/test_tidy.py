@@ -34,7 +34,7 @@ def tracked(*endings: str) -> list[Path]:
     places = ["ledgerfsd", "tests", "tools", "bench", "docs", "packaging", "examples", ".ci"]
     found = [path for place in places for path in sorted((REPOSITORY / place).rglob("*")) if path.is_file()]
     found += [path for path in sorted(REPOSITORY.iterdir()) if path.is_file()]
-    ignored = {"__pycache__", "vectors", "third_party", "results"}
+    ignored = {".git", "__pycache__", "vectors", "third_party", "results"}
     return [
         path
         for path in found
