@@ -20,13 +20,13 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 if __package__ in (None, ""):
     sys.path.insert(0, str(REPOSITORY))
 
-from bench import (  # noqa: E402
-    against,
+from bench import measure  # noqa: E402
+from bench.fio import jobs  # noqa: E402
+from bench.macro import (  # noqa: E402
     anchoring,
     events,
     exporting,
     history,
-    measure,
     ndjson,
     past,
     proofs,
@@ -37,6 +37,7 @@ from bench import (  # noqa: E402
     verifying,
 )
 from bench.measure import Report, machine  # noqa: E402
+from bench.peers import against  # noqa: E402
 
 RESULTS: Final = REPOSITORY / "bench" / "results"
 
@@ -97,8 +98,13 @@ def measure_single(report: Report, directory: Path, options: Any) -> None:
 
 
 def measure_reading(report: Report, directory: Path, options: Any) -> None:
-    """Balances, transactions, tiles and bundles, cold and cached."""
+    """Opening, reading and closing ``balance.json``, cold and cached."""
     reading.run(report, directory, seed=options.seed, transactions=100_000, files=200 if options.quick else 2_000)
+
+
+def measure_fio(report: Report, directory: Path, options: Any) -> None:
+    """fio on files of the mount, and on the same bytes as plain files."""
+    jobs.run(report, directory, seed=options.seed, transactions=100_000, files=200 if options.quick else 2_000)
 
 
 def measure_restart(report: Report, directory: Path, options: Any) -> None:
@@ -192,6 +198,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "million-accounts": measure_million_accounts,
     "single": measure_single,
     "reading": measure_reading,
+    "fio": measure_fio,
     "restart": measure_restart,
     "accounts": measure_accounts,
     "proofs": measure_proofs,

@@ -117,7 +117,13 @@ def _through_the_mount(load: Load, way: str, ledger: Mounted, work: Callable[[],
 def _directly(load: Load) -> None:
     """A process with the engine alone: no mount, no file of its own for each submission."""
     name = f"{load.title}, {DIRECT}"
-    command: list[str | Path] = [sys.executable, "-m", "bench.direct", load.directory / "direct", str(load.accounts)]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "bench.macro.direct",
+        load.directory / "direct",
+        str(load.accounts),
+    ]
     with timed() as section:
         done = subprocess.run([*command, *load.files], cwd=REPOSITORY, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)

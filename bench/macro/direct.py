@@ -1,6 +1,6 @@
 """Hands files of intents to the engine and prints how long it took. Run by ``ndjson.py`` as a process of its own.
 
-usage: python -m bench.direct DIRECTORY ACCOUNTS FILE...
+usage: python -m bench.macro.direct DIRECTORY ACCOUNTS FILE...
 """
 
 from __future__ import annotations

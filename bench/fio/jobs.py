@@ -1,8 +1,7 @@
-"""Reading: open, read and close of files nobody has in memory, and of files that the kernel has; fio for the pages.
+"""fio: what the pages of files of the mount cost, one workload a file (``*.fio``), cold and cached.
 
-The loops say what a program waits for. fio (``fio/*.fio``, one workload a file) says what the pages cost, beside the same
-bytes as plain files on the disk's file system and on tmpfs: the limit. Nobody's memory is what it is after the caches of
-the kernel were dropped.
+Each runs on files of the mount and then on the same bytes as plain files on the disk's file system and on tmpfs: the limit.
+Nobody's memory is what it is after the caches of the kernel were dropped.
 """
 
 from __future__ import annotations
@@ -12,20 +11,18 @@ import os
 import random
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench import workload
 from bench.daemon import Mounted, copy, drop_caches
+from bench.macro.reading import ACCOUNTS, balances
 from bench.measure import Report, timed
 
-ACCOUNTS: Final = 10_000
-FIO: Final = Path(__file__).parent / "fio"
+JOBS: Final = Path(__file__).parent
 MEMORY: Final = Path("/dev/shm")
 CACHED_FILES: Final = 100
-LOOPS: Final = 20  # times that each of them is read
 
 
 class Workload(NamedTuple):
@@ -34,13 +31,6 @@ class Workload(NamedTuple):
     name: str
     pick: Callable[[Path, int, random.Random], list[Path]]
     cold: bool
-
-
-def _balances(mount: Path, count: int, chance: random.Random) -> list[Path]:
-    return [
-        mount / "accounts" / workload.account(number) / "balance.json"
-        for number in chance.sample(range(ACCOUNTS), count)
-    ]
 
 
 def _transactions(mount: Path, count: int, chance: random.Random) -> list[Path]:
@@ -59,8 +49,8 @@ def _bundles(mount: Path, count: int, chance: random.Random) -> list[Path]:
 
 
 WORKLOADS: Final = (
-    Workload("balance_cold", _balances, cold=True),
-    Workload("balance_cached", _balances, cold=False),
+    Workload("balance_cold", balances, cold=True),
+    Workload("balance_cached", balances, cold=False),
     Workload("transaction_cold", _transactions, cold=True),
     Workload("transaction_cached", _transactions, cold=False),
     Workload("tile_cold", _tiles, cold=True),
@@ -79,42 +69,10 @@ def run(report: Report, directory: Path, *, seed: int, transactions: int, files:
         shutil.rmtree(MEMORY / "ledgerfs-bench", ignore_errors=True)
         try:
             for _ in range(report.repeats):
-                _loops(report, ledger.mount, chance, files)
                 for each in WORKLOADS:
                     _fio(report, each, directory, ledger.mount, chance, files)
         finally:
             shutil.rmtree(MEMORY / "ledgerfs-bench", ignore_errors=True)
-
-
-def _loops(report: Report, mount: Path, chance: random.Random, files: int) -> None:
-    if drop_caches():
-        taken = _open_read_close(report, "balance.json cold", _balances(mount, files, chance))
-        report.latencies(
-            "balance.json, open + read + close, cold", taken, unit="us", aims={99: "must < 10,000, aim < 300"}
-        )
-    else:
-        report.note("balance.json cold: left out, because only root may drop the kernel's caches")
-    same = _balances(mount, CACHED_FILES, chance)
-    _open_read_close(report, "warming", same)
-    taken = _open_read_close(report, "balance.json cached", same * LOOPS)
-    report.latencies(
-        "balance.json, open + read + close, cached", taken, unit="us", aims={99: "must < 2,000, aim < 100"}
-    )
-
-
-def _open_read_close(report: Report, name: str, paths: list[Path]) -> list[float]:
-    names, taken, clock = [os.fsencode(path) for path in paths], [], time.perf_counter
-    with timed() as section:
-        for path in names:
-            began = clock()
-            descriptor = os.open(path, os.O_RDONLY)
-            data = os.read(descriptor, 65_536)
-            os.close(descriptor)
-            taken.append(clock() - began)
-            if not data.startswith(b"{"):
-                raise RuntimeError(f"{path!r} has no content")
-    report.spent(name, section)
-    return taken
 
 
 def _fio(report: Report, each: Workload, directory: Path, mount: Path, chance: random.Random, files: int) -> None:
@@ -128,7 +86,7 @@ def _fio(report: Report, each: Workload, directory: Path, mount: Path, chance: r
         if each.cold and not drop_caches():
             return
         with timed() as section:
-            found = _run_fio(FIO / f"{each.name}.fio", links, len(originals))
+            found = _run_fio(JOBS / f"{each.name}.fio", links, len(originals))
         report.spent(f"fio {each.name} {place}", section)
         report.add(f"fio {each.name}, {place}, p50", "us", found["percentile"]["50.000000"] / 1e3)
         report.add(f"fio {each.name}, {place}, p99", "us", found["percentile"]["99.000000"] / 1e3)

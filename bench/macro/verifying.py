@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from bench import proofs
+from bench.macro import proofs
 from bench.measure import Report, timed
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.state.verify import WHOLE, Part, verify

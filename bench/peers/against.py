@@ -11,7 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from bench import ndjson, single, socketing, workload
+from bench import workload
+from bench.macro import ndjson, single, socketing
 from bench.measure import Report, timed
 from bench.peers.postgres import Cluster, rows
 

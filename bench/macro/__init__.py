@@ -1,0 +1,1 @@
+"""What a user waits for: whole workloads, through the mount, the socket or the engine alone."""
