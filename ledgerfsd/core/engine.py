@@ -534,9 +534,7 @@ class Engine:
 
     def views_at(self, size: int, first: int, count: int) -> tuple[Any, int]:
         """The same as ``lfs_account_view`` records, for ``core.trial``; and how many there were."""
-        room = ffi.new(
-            "lfs_account_view[]", count
-        )  # anew, because the core looks at what it does not fill: that must be zero
+        room = ffi.new("lfs_account_view[]", count)
         found = lib.lfs_read_accounts_at(self._handle, size, first, count, room)
         self._intact(found)
         return room, int(found)

@@ -199,11 +199,6 @@ static int view_of(lfs_engine *e, uint64_t ordinal, const lfs_past *sum, lfs_acc
     return 0;
 }
 
-/* Is the account now as it was? Then what is published is the answer. */
-static int unchanged(lfs_engine *e, uint64_t ordinal, uint64_t size, lfs_account_view *out) {
-    return lfs_read_account(e, ordinal, out) == 0 && out->last_index < size;
-}
-
 int lfs_read_account_at(lfs_engine *e, uint64_t ordinal, uint64_t size, lfs_account_view *out) {
     lfs_past sum;
     if (lfs_read_account(e, ordinal, out) || size > atomic_load_explicit(&e->entries, memory_order_acquire) || out->open_index >= size) return 0;
@@ -253,8 +248,8 @@ int64_t lfs_read_accounts_at(lfs_engine *e, uint64_t size, uint64_t first, uint6
     for (; n < count && !failed; n++) {
         uint64_t ordinal = first + n;
         lfs_past sum = {0};
-        if (unchanged(e, ordinal, size, &out[n])) continue;
-        if (!out[n].entries || out[n].open_index >= size) break; /* ordinals are in the order of opening */
+        if (lfs_read_account(e, ordinal, &out[n]) || out[n].open_index >= size) break; /* ordinals are in the order of opening */
+        if (out[n].last_index < size) continue; /* as it was: what is published is the answer */
         for (uint32_t i = 0; i < runs && !failed; i++) {
             lfs_past here = {0};
             failed = sum_forward(&cursors[i], ordinal, size, &here);
