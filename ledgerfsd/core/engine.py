@@ -574,15 +574,6 @@ class Engine:
             raw.files, raw.bytes, raw.postings, raw.posting_bytes, raw.unindexed, raw.covered, raw.spent_ns, trouble
         )
 
-    def verify_indexes(self, store: Path, listed: bytes, entries: int) -> tuple[str, str] | None:
-        """Of an engine that verifies: compare its indexes with those of a store, up to a mark (``listed`` and ``entries`` as
-        saved there). File and reason, or None when they agree."""
-        file, why = ffi.new("char[64]"), ffi.new("char[256]")
-        place = os.fsencode(store)
-        if not lib.lfs_verify_indexes(self._handle, place, listed, len(listed), entries, file, why):
-            return None
-        return ffi.string(file).decode("utf-8", "replace"), ffi.string(why).decode("utf-8", "replace")
-
     def system_entries(self) -> list[int]:
         """Indexes of the entries of kind key/1 and restore/1, ascending; while verifying also of anchor/1."""
         found: list[int] = []

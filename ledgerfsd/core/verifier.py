@@ -40,6 +40,9 @@ class Applied:
     entries: int = 0
     transactions: int = 0
     blocks: int = 0
+    indexes: bytes = (
+        b""  # the list of the files of ``indexes/`` that was saved with these; empty: they are not compared
+    )
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Verifier:
             applied.transactions,
             applied.blocks,
         )
+        listed = ffi.from_buffer(applied.indexes)
+        task.indexes, task.indexes_len = listed, len(applied.indexes)
         task.jobs, task.accounts_max = jobs or len(os.sched_getaffinity(0)), limits.ACCOUNTS_MAX
         sizes = sorted(set(roots))
         self._handle = ffi.gc(lib.lfs_verify_begin(task, sizes, len(sizes)), lib.lfs_verify_free)
@@ -155,6 +160,14 @@ class Verifier:
                 found.append((name, int(item), bool(ended[0])))
         return found
 
+    def index_fault(self) -> Damage | None:
+        """What is wrong first in ``indexes/``; entry -1 when it concerns none. Slow when something is."""
+        raw = ffi.new("lfs_index_fault *")
+        if not lib.lfs_verify_indexes(self._handle, raw):
+            return None
+        file, why = (ffi.string(text).decode("utf-8", "replace") for text in (raw.file, raw.why))
+        return Damage(int(raw.entry), file, why)
+
     def account(self, ordinal: int) -> Account:
         """An account. Raises IndexError."""
         raw = ffi.new("lfs_account_view *")
@@ -175,3 +188,10 @@ def form_of(entry: bytes) -> str:
     """What is wrong with the form of an entry, whatever came before it; "" when nothing is."""
     why = ffi.new("char[256]")
     return "" if lib.lfs_verify_form(entry, len(entry), why) else str(ffi.string(why).decode("utf-8", "replace"))
+
+
+def record_hash(key: bytes, kind: int, record: Sequence[int]) -> bytes:
+    """What a record of an index (key, entry, length, states) adds to the sum of its kind: 16 bytes, under a key of 16."""
+    out = ffi.new("uint8_t[16]")
+    lib.lfs_verify_record_hash(key, kind, ffi.new("lfs_record *", tuple(record)), out)
+    return bytes(ffi.buffer(out))

@@ -158,8 +158,6 @@ typedef struct { /* of the accounts of one currency and class; sums as three 64-
  * bytes written, or -1 when there is no room for another total: then nothing of use was written. */
 int64_t lfs_trial_rows(const lfs_account_view *accounts, uint64_t n, uint8_t *out, lfs_trial_total *totals, uint32_t *used, uint32_t cap);
 void lfs_read_indexes(lfs_engine *e, lfs_index_counts *out);
-/* Of an engine that verifies, at the end: compare with the runs of a store (list: what its LMDB has) up to a mark. 0, or 1 with file (64) and why (256). */
-int lfs_verify_indexes(lfs_engine *e, const char *store, const uint8_t *list, size_t len, uint64_t entries, char *file, char *why);
 
 int lfs_watch(lfs_engine *e, uint64_t ordinal, int on);
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap);

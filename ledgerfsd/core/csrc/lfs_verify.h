@@ -4,6 +4,7 @@
 #ifndef LFS_VERIFY_H
 #define LFS_VERIFY_H
 #include "lfs_core.h"
+#include "lfs_runs.h"
 
 /* cffi-begin */
 typedef struct lfs_verify lfs_verify;
@@ -15,6 +16,8 @@ typedef struct {
     uint64_t mark_entries, mark_transactions, mark_blocks; /* how much of hashes/ and runs/ is compared; 0: nothing */
     uint32_t jobs;        /* threads, besides the one that reads ahead */
     uint32_t accounts_max;
+    const uint8_t *indexes; /* the list of the files of indexes/, as index.lmdb has it with this mark */
+    size_t indexes_len;     /* 0: they are not compared */
 } lfs_verify_task;
 
 typedef struct { /* what was found wrong */
@@ -47,8 +50,16 @@ int lfs_verify_account(const lfs_verify *v, uint64_t ordinal, lfs_account_view *
 /* Is this what index.lmdb should hold? Both return 1 when it is, 0 when not. */
 int lfs_verify_page(const lfs_verify *v, uint64_t page, const uint8_t *bytes, size_t len);
 int lfs_verify_table(lfs_verify *v, const char *name, const uint8_t *bytes, size_t len);
+typedef struct {
+    char file[64], why[256];
+    int64_t entry; /* -1: none */
+} lfs_index_fault;
+/* What is wrong first in indexes/. Returns 1, or 0 when nothing is. */
+int lfs_verify_indexes(lfs_verify *v, lfs_index_fault *out);
 void lfs_verify_free(lfs_verify *v);
 /* For tests: judge the form of one entry alone. Returns 1 when it is that of an entry, else 0 with the reason. */
 int lfs_verify_form(const uint8_t *bytes, uint32_t len, char why[256]);
+/* For tests: what a record of an index adds to its sum, little-endian. */
+void lfs_verify_record_hash(const uint8_t key[16], int kind, const lfs_record *record, uint8_t out[16]);
 /* cffi-end */
 #endif

@@ -58,7 +58,9 @@ void lfs_verify_item(lfs_verify *v, unsigned file, uint64_t item, int ended) {
 
 /* -- the jobs */
 
-/* What there is to do, the most urgent first: the next piece of the chain, a root of the state, a piece to check. */
+static int indexes_left(const lfs_verify *v) { return !v->verdict.damage && (lfs_kept_more(&v->sums) || v->sums.scanning); }
+
+/* What there is to do, the most urgent first: the next piece of the chain, a root of the state, a piece to check, a part of the indexes. */
 static int work_once(lfs_verify *v) {
     lfs_piece *piece = v->to_judge;
     if (!v->judging && !v->ended && !v->stop && piece && piece->state == PIECE_CHECKED && v->n_roots < LFS_ROOTS_WAITING) {
@@ -96,13 +98,17 @@ static int work_once(lfs_verify *v) {
         piece->state = PIECE_CHECKED;
         return 1;
     }
+    if (indexes_left(v) && lfs_kept_more(&v->sums) && !v->stop) {
+        lfs_kept_scan(v);
+        return 1;
+    }
     return 0;
 }
 
 static void *job_loop(void *context) {
     lfs_verify *v = context;
     pthread_mutex_lock(&v->lock);
-    while (!v->stop && !(v->ended && !v->roots && !v->rooting)) {
+    while (!v->stop && !(v->ended && !v->roots && !v->rooting && !indexes_left(v))) {
         if (work_once(v)) pthread_cond_broadcast(&v->work);
         else pthread_cond_wait(&v->work, &v->lock);
     }
@@ -180,6 +186,14 @@ static void *reserved(size_t bytes) {
     return p == MAP_FAILED ? NULL : p;
 }
 
+static void open_indexes(lfs_verify *v) {
+    if (!v->task.indexes_len || !v->task.mark_entries) return;
+    v->sums.entries = v->task.mark_entries;
+    if (lfs_sums_begin(v)) lfs_verify_fails(v, "cannot be had", "a random key");
+    else lfs_kept_open(v, v->task.indexes, v->task.indexes_len);
+    v->total_bytes += lfs_kept_bytes(&v->sums);
+}
+
 lfs_verify *lfs_verify_begin(const lfs_verify_task *task, const uint64_t *wanted, uint32_t n_wanted) {
     lfs_verify *v = lfs_grow(NULL, sizeof *v);
     memset(v, 0, sizeof *v);
@@ -208,6 +222,7 @@ lfs_verify *lfs_verify_begin(const lfs_verify_task *task, const uint64_t *wanted
     else if (read_seed(v)) lfs_verify_found(v, 0, "the journal does not begin with an entry");
     if (v->verdict.damage || v->stop) return v;
     lfs_table_reserve(&v->ledger.ids, task->mark_entries);
+    open_indexes(v);
     v->n_jobs = task->jobs < 1 ? 1 : task->jobs > LFS_JOBS_MAX ? LFS_JOBS_MAX : task->jobs;
     if (pthread_create(&v->reader, NULL, lfs_verify_read_loop, v)) {
         v->n_jobs = 0;
@@ -237,7 +252,7 @@ int lfs_verify_wait(lfs_verify *v, uint32_t milliseconds, lfs_progress *progress
     while (v->running && pthread_cond_timedwait(&v->over, &v->lock, &until) != ETIMEDOUT) {}
     int more = v->running > 0;
     pthread_mutex_unlock(&v->lock);
-    *progress = (lfs_progress){.done_bytes = atomic_load(&v->done_bytes), .total_bytes = v->total_bytes};
+    *progress = (lfs_progress){.done_bytes = atomic_load(&v->done_bytes) + atomic_load(&v->sums.done_bytes), .total_bytes = v->total_bytes};
     return more;
 }
 
@@ -265,6 +280,7 @@ void lfs_verify_free(lfs_verify *v) {
         lfs_root_job_free(job);
     }
     for (uint32_t i = 0; i < v->n_files; i++) close(v->files[i].fd);
+    lfs_sums_free(&v->sums);
     for (unsigned i = 0; i < LFS_V_FILES; i++)
         if (v->projections[i].fd >= 0) close(v->projections[i].fd);
     munmap(v->touch_mark, v->task.accounts_max);

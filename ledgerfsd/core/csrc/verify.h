@@ -13,6 +13,7 @@
 #include "lfs_verify.h"
 #include "state_tree.h"
 #include "verify_read.h"
+#include "verify_sums.h"
 
 #define LFS_BUNDLE 256u
 #define LFS_PIECE_BYTES (1u << 20)
@@ -41,6 +42,7 @@ typedef struct lfs_piece {
     uint8_t *leaves, *bundles, *scratch;
     lfs_reading reading;
     uint32_t judged;        /* entries that the judge is done with */
+    lfs_tally tally;
 } lfs_piece;
 
 typedef struct { int fd; uint64_t items; uint32_t item_bytes; int64_t differs; int ended; } lfs_projection;
@@ -79,11 +81,13 @@ struct lfs_verify {
     uint32_t n_roots;
     _Atomic uint64_t done_bytes;
     lfs_verdict verdict;
+    lfs_sums sums; /* of the indexes */
 
     /* The judge's: whoever has `judging`. */
     lfs_ledger ledger;
     lfs_arena arena;
     lfs_reading reading;
+    lfs_tally tally;
     uint8_t *touch_mark;
     uint32_t *touched, n_touched, touched_size;
     lfs_frontier log, batch;

@@ -72,6 +72,7 @@ static void follow(lfs_verify *v, uint32_t ordinal, const lfs_seen *s) {
     state->log_bytes += (uint64_t)s->len + 1;
     state->last_index = s->index;
     if (s->tx) state->last_tx = s->tx;
+    lfs_tally_add(v, &v->sums, &v->tally, LFS_POSTINGS, (lfs_record){ordinal, (uint32_t)s->index, (uint16_t)s->len, lfs_seen_states(s)});
     touch(v, ordinal);
 }
 
@@ -295,9 +296,8 @@ static int open_account(lfs_verify *v, const lfs_seen *s) {
     lfs_table_reserve(&l->names, 1);
     uint32_t ordinal = l->n_accounts++;
     l->info[ordinal] = info;
-    l->state[ordinal] = (lfs_state){.last_index = s->index, .entries = 1, .log_bytes = (uint64_t)s->len + 1};
     lfs_table_load(&l->names, lfs_tag(l, f[V_ACCOUNT].p, f[V_ACCOUNT].len), ordinal);
-    touch(v, ordinal);
+    follow(v, ordinal, s);
     if (own || v->expect == EXPECT_ACCOUNT) v->expect = own ? EXPECT_ACCOUNT : EXPECT_OPENING;
     return 0;
 }

@@ -207,6 +207,7 @@ static void compare_piece(lfs_verify *v, lfs_piece *piece) {
 
 void lfs_piece_check(lfs_verify *v, lfs_piece *piece) {
     lfs_reading *r = &piece->reading;
+    uint64_t words[LFS_WORDS_MAX];
     r->n_postings = 0;
     piece->wrong = UINT32_MAX;
     piece->good = 0;
@@ -221,8 +222,11 @@ void lfs_piece_check(lfs_verify *v, lfs_piece *piece) {
             piece->wrong = i;
             memcpy(piece->wrong_why, r->why, sizeof r->why);
         }
+        for (uint32_t n = lfs_seen_words(r, &piece->seen[i], words); n > 0; n--)
+            lfs_tally_add(v, &v->sums, &piece->tally, LFS_WORDS, (lfs_record){words[n - 1], (uint32_t)(piece->first + i), 0, 0});
         piece->good++;
     }
+    lfs_tally_close(v, &piece->tally);
     hash_leaves(v, piece);
     for (uint32_t at = 0; at + LFS_BUNDLE <= piece->good; at += LFS_BUNDLE)
         if (piece->first + at >= v->task.trusted)

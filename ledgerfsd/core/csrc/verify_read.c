@@ -328,7 +328,10 @@ static inline const uint8_t *read_value(lfs_reading *r, int member, const uint8_
     case CURRENCY: after = read_plain(p, end, out); return after && lfs_currency_ok(out->p, out->len) ? after : NULL;
     case TEXT: return read_text(p, end, out);
     case STRING: return read_string(p, end, out);
-    case TAGS: return read_tags(p, end);
+    case TAGS:
+        after = read_tags(p, end);
+        if (after) *out = (lfs_text){p, (uint32_t)(after - p)};
+        return after;
     default:
         after = *p == '{' ? lfs_json_form(p, end, rejected ? 1 : 2) : NULL;
         if (after) *out = (lfs_text){p, (uint32_t)(after - p)};
