@@ -124,6 +124,13 @@ class By(enum.IntEnum):
     INDEX = 2
 
 
+class Attending(enum.IntFlag):
+    """Who has to be told of every commit before it is answered (``Engine.attend``)."""
+
+    KERNEL = 1  # it holds attributes that every commit changes
+    EVENTS = 2  # somebody waits for an event
+
+
 class Posting(NamedTuple):
     """An entry of an account."""
 
@@ -614,6 +621,14 @@ class Engine:
         if used < 0:
             raise StoreError(f"one of the entries from {first} on cannot be read")
         return memoryview(out)[:used]
+
+    def attend(self, who: Attending, on: bool) -> None:
+        """Whether ``wakeup_fd`` and ``deliver`` are to stand before every answer on the socket for the sake of ``who``.
+
+        They do for commits that touch a watched account anyhow. When it is switched on the descriptor becomes readable too:
+        something may have been committed just before, of which nobody was told.
+        """
+        lib.lfs_attend(self._handle, who, on)
 
     def watch(self, ordinal: int, on: bool) -> None:
         """Report the account in ``touched`` from now on, or no longer."""

@@ -13,11 +13,13 @@ import structlog
 import trio
 
 from ledgerfsd.clock import NS_PER_DAY, format_date
+from ledgerfsd.core.engine import Attending
 from ledgerfsd.service import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ledgerfsd.core.engine import Engine
     from ledgerfsd.service.ledger import Change, Ledger
 
 log = structlog.get_logger()
@@ -41,7 +43,8 @@ class Range(NamedTuple):
 class Feed:
     """Those who wait for an event that is not there yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._wake: dict[object, Callable[[], None]] = {}
         self._news = trio.Event()
         self.stopped = False
@@ -52,11 +55,15 @@ class Feed:
 
     def tell(self, who: object, wake: Callable[[], None]) -> None:
         """Call ``wake`` once, soon after the next commit; it replaces what was to be called for ``who`` before."""
+        if not self._wake:
+            # What was committed after ``who`` looked, but before this, is made up for: the engine asks for it to be announced.
+            self._engine.attend(Attending.EVENTS, True)
         self._wake[who] = wake
 
     def forget(self, who: object) -> None:
         """Do not call what is to be called for ``who``."""
-        self._wake.pop(who, None)
+        if self._wake.pop(who, None) and not self._wake:
+            self._engine.attend(Attending.EVENTS, False)
 
     async def committed(self, change: Change) -> None:  # noqa: ARG002
         """Entries became durable (``Ledger.on_change``)."""
@@ -84,6 +91,8 @@ class Feed:
 
     def _wake_all(self) -> None:
         waiting, self._wake = self._wake, {}
+        if waiting:
+            self._engine.attend(Attending.EVENTS, False)
         for wake in waiting.values():
             wake()
 
@@ -95,7 +104,7 @@ class Events:
         self._engine = ledger.engine
         self._clock = ledger.clock
         self.origin = ledger.origin.encode()
-        self.feed = Feed()
+        self.feed = Feed(self._engine)
         self._extra = self._engine.event_width(self.origin)
         self._born = self.day_of(0)
 

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from ledgerfsd.core.engine import Attending
 from ledgerfsd.vfs import nodes
 from ledgerfsd.vfs.contents import GROWING
 from ledgerfsd.vfs.nodes import Fixed, Kind
@@ -68,12 +69,13 @@ class Notify(Protocol):
 class Held:
     """A file that the kernel holds."""
 
-    __slots__ = ("asked", "lookups", "opened", "renewed", "stale", "stat")
+    __slots__ = ("asked", "dropped", "lookups", "opened", "renewed", "stale", "stat")
 
     def __init__(self) -> None:
         self.lookups = 0
         self.opened = 0
         self.asked = False  # attributes that are valid for long were given since they were dropped last
+        self.dropped = 0  # how often
         self.stale = True  # pages may be from before the newest commit
         self.stat: Stat | None = None  # of a file that grows and is open: what GETATTR gives
         self.renewed: Stat | None = None  # of a file that grows: what it was when its pages were dropped last
@@ -88,6 +90,7 @@ class Kernel:
         self._stat = stat
         self._held: dict[int, Held] = {}
         self._growing: set[int] = set()  # held directories that every commit changes
+        self._lasting: set[int] = set()  # those of them whose attributes the kernel may have
         self._renewing = trio.CancelScope()
         self._stopped = False
         self._thread = trio.CapacityLimiter(1)
@@ -130,6 +133,7 @@ class Kernel:
 
     def _dropped(self, inode: int) -> None:
         self._growing.discard(inode)
+        self._forgotten({inode})
         if nodes.kind_of(inode) in _ACCOUNT_FILES:
             ordinal = nodes.number_of(inode)
             if not any(nodes.inode(kind, ordinal) in self._held for kind in _ACCOUNT_FILES):
@@ -141,11 +145,32 @@ class Kernel:
         held = self._held.get(inode)  # looked at last: the file may have been opened meanwhile
         return stat if held is None or held.stat is None else held.stat
 
-    def asked(self, inode: int) -> None:
-        """The kernel gets an answer to GETATTR."""
+    def asking(self, inode: int) -> int:
+        """The kernel is going to get an answer to GETATTR: from here on no commit is answered before it is told of it.
+
+        To be called before what is answered is read. The result is for ``lasting``.
+        """
         held = self._held.get(inode)
-        if held is not None:
-            held.asked = True
+        if held is None:
+            return 0
+        held.asked = True
+        if inode in self._growing:
+            if not self._lasting:
+                self._engine.attend(Attending.KERNEL, True)
+            self._lasting.add(inode)
+        return held.dropped
+
+    def lasting(self, inode: int, asked: int) -> bool:
+        """It gets it now. Whether it may keep it: not if it was told of a commit since ``asking``, for that came too early."""
+        held = self._held.get(inode)
+        return held is None or held.dropped == asked
+
+    def _forgotten(self, inodes: set[int]) -> None:
+        """The kernel does not have their attributes any more."""
+        if self._lasting:
+            self._lasting -= inodes
+            if not self._lasting:
+                self._engine.attend(Attending.KERNEL, False)
 
     async def opened(self, inode: int) -> None:
         """OPEN of a file."""
@@ -190,8 +215,10 @@ class Kernel:
                     opened[inode] = held
                 else:
                     self._drop_attributes(inode, held)
-        for inode in self._growing:
+        lasting = set(self._lasting)
+        for inode in lasting:
             self._drop_attributes(inode, self._held[inode])
+        self._forgotten(lasting)
         if opened and not self._stopped:
             with trio.CancelScope() as self._renewing:
                 await self._renew(opened)
@@ -238,6 +265,7 @@ class Kernel:
     def _drop_attributes(self, inode: int, held: Held) -> None:
         if held.asked:
             held.asked = False
+            held.dropped += 1
             self._tell(self._notify.drop_attributes, inode)
 
     @staticmethod

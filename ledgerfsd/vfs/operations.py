@@ -133,8 +133,10 @@ class LedgerOperations(pyfuse3.Operations):
     @answer
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         """GETATTR."""
+        asked = self.kernel.asking(inode)
         entry = await self._attributes(inode)
-        self.kernel.asked(inode)
+        if not self.kernel.lasting(inode, asked):
+            entry.attr_timeout = 0
         return entry
 
     @answer

@@ -105,6 +105,15 @@ def test_an_answer_says_that_every_file_shows_it(ledger: Mounted, line: Line) ->
     assert not list((ledger / "receipts").glob("socket*"))
 
 
+def test_directories_show_it_too(ledger: Mounted, line: Line) -> None:
+    """The kernel may keep their attributes for long. SEMANTICS 16.2"""
+    for number in range(1, 200):
+        answer = line.ask(pay("0.01", id=f"n{number}"))
+        seal = ledger / f"blocks/{answer['block']:08}.json"
+        for directory in ("transactions", "blocks") if number % 3 else ("transactions",):
+            assert (ledger / directory).stat().st_mtime_ns == seal.stat().st_mtime_ns
+
+
 def test_a_file_would_get_the_same_answers(ledger: Mounted, line: Line) -> None:
     """SEMANTICS 16.3"""
     bad = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ledgerfsd.core import hashing
-from ledgerfsd.core.engine import Completion, Engine, SavedState
+from ledgerfsd.core.engine import Attending, Completion, Engine, SavedState
 from ledgerfsd.core.pure.hashing import leaf_hashes, mth
 from ledgerfsd.errors import BY_NAME, StoreError
 from ledgerfsd.types import Mode
@@ -227,3 +229,54 @@ def test_readers_and_a_saver_beside_the_commit_threads(engine: Engine) -> None:
     assert not faults
     assert sum(completion.committed for completion in engine.completions()) == 20_000
     assert engine.account(engine.ordinal(b"b")).credits - 100_000 == 20_000
+
+
+def readable(descriptor: int | socket.socket, seconds: float) -> bool:
+    return bool(select.select([descriptor], [], [], seconds)[0])
+
+
+def test_the_socket_is_answered_without_asking_when_nobody_has_to_be_told(engine: Engine, tmp_path: Path) -> None:
+    """SEMANTICS 16.2"""
+    submit(engine, opening("a"), opening("b"), opening("c"), opening("d"))
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
+        listening.bind(str(tmp_path / "socket"))
+        listening.listen()
+        listening.setblocking(False)
+        engine.listen(listening.fileno())
+        client.connect(str(tmp_path / "socket"))
+
+        def ask(number: int, debit: str = "a", credit: str = "b") -> None:
+            intent = {"id": f"s{number}", "debit": debit, "credit": credit, "amount": "1.00"}
+            client.sendall(json.dumps(intent).encode() + b"\n")
+
+        def told(number: int) -> None:
+            """The wake-up comes first, and the answers wait for it, in the order of the lines."""
+            assert readable(engine.wakeup_fd, 20)
+            engine.drain()
+            assert not readable(client, 0.05)
+            engine.completions()
+            engine.deliver()
+            assert [json.loads(line)["line"] for line in client.recv(4096).splitlines()] == [number]
+
+        ask(1)
+        assert json.loads(client.recv(4096)) == {
+            "line": 1, "status": "committed", "code": "ok", "index": engine.counts().entries - 2, "tx": "tx_0005",
+            "block": engine.counts().blocks,
+        }  # fmt: skip
+        assert not readable(engine.wakeup_fd, 0)
+        engine.watch(engine.ordinal(b"a"), True)
+        ask(2)
+        told(2)
+        assert engine.touched() == [engine.ordinal(b"a")]
+        ask(3, "c", "d")
+        assert json.loads(client.recv(4096))["line"] == 3
+        for who in Attending:
+            engine.attend(who, True)
+            assert readable(engine.wakeup_fd, 0), "what was committed just before was announced to nobody"
+            engine.completions()
+            ask(4 + who, "c", "d")
+            told(3 + who)
+            engine.attend(who, False)
+        ask(9, "c", "d")
+        assert json.loads(client.recv(4096))["line"] == 6
+    engine.close()

@@ -9,6 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#define SMALL_BYTES 4096 /* of a submission that a group waits for */
+#define SMALL_GROUP 256 /* intents of a group that waits for one */
+
 int lfs_fail_api(lfs_engine *e, const char *format, ...) {
     va_list args;
     va_start(args, format);
@@ -57,6 +60,7 @@ lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t a
     pthread_mutex_init(&e->names_lock, NULL);
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->to_apply, NULL);
+    pthread_cond_init(&e->handed, NULL);
     pthread_cond_init(&e->to_write, NULL);
     pthread_cond_init(&e->to_zero, NULL);
     pthread_cond_init(&e->to_hash, NULL);
@@ -126,20 +130,22 @@ static lfs_group *free_group(lfs_engine *e) {
     return NULL;
 }
 
+static int is_open(const lfs_engine *e) { return e->ledger.group->entries || e->ledger.group->tickets; }
+static int writer_idle(const lfs_engine *e) { return !e->ready && !e->writing; }
+
 int lfs_writer_idle(lfs_engine *e) {
     pthread_mutex_lock(&e->lock);
-    int idle = !e->ready && !e->writing;
+    int idle = writer_idle(e);
     pthread_mutex_unlock(&e->lock);
     return idle;
 }
 
-void lfs_hand_over(lfs_engine *e) {
+/* Under the lock, none being ready: close the open group, take another. By T1, or by T2 while T1 waits: what is T1's is nobody's then. */
+static void close_group(lfs_engine *e) {
     lfs_ledger *l = &e->ledger;
     lfs_group *g = l->group;
-    pthread_mutex_lock(&e->lock);
     g->state_wanted = e->state_wanted && !e->failure_code;
     e->state_wanted = 0;
-    pthread_mutex_unlock(&e->lock);
     g->sealed = g->entries || g->state_wanted;
     if (!g->sealed && !g->tickets) return;
     if (g->sealed) { /* the seal takes the next index and time; T2 writes it */
@@ -151,13 +157,16 @@ void lfs_hand_over(lfs_engine *e) {
         l->next_index++;
         l->height++;
     }
-    pthread_mutex_lock(&e->lock);
-    while (e->ready) pthread_cond_wait(&e->to_apply, &e->lock);
     e->ready = g;
-    lfs_group *next = free_group(e);
+    group_take(e, free_group(e));
+}
+
+void lfs_hand_over(lfs_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    while (e->ready) pthread_cond_wait(&e->handed, &e->lock);
+    close_group(e);
     pthread_cond_signal(&e->to_write);
     pthread_mutex_unlock(&e->lock);
-    group_take(e, next);
 }
 
 /* -- threads */
@@ -181,8 +190,10 @@ static void refuse_group(lfs_engine *e, lfs_group *g, int code) {
         }
 }
 
-static void complete(lfs_engine *e, lfs_group *g) {
+/* Under the lock. Those of the socket are answered at once where nobody has to be told first; see socket.c. */
+static void complete(lfs_engine *e, lfs_group *g, int unattended) {
     uint64_t one = 1;
+    int ask = !unattended;
     for (lfs_ticket *t = g->tickets; t; t = t->next) {
         e->inflight_tickets--;
         e->inflight_bytes -= t->len;
@@ -190,16 +201,33 @@ static void complete(lfs_engine *e, lfs_group *g) {
     for (lfs_ticket *t = g->tickets, *next; t; t = next) {
         next = t->next;
         if (t->connection) {
-            lfs_socket_finished(e, t);
+            lfs_socket_finished(e, t, unattended);
             continue;
         }
+        ask = 1;
         t->next = NULL;
         *e->done_tail = t;
         e->done_tail = &t->next;
     }
     if (!e->inflight_tickets) pthread_cond_broadcast(&e->quiet);
+    if (!ask) return;
     /* A wake-up that cannot be written (never seen) is made up for: completions are also looked for once a second. */
     if (write(e->wakeup, &one, sizeof one) < 0) return;
+}
+
+/* T1 has nothing to do: T2 may close the group. */
+static void park(lfs_engine *e) {
+    e->parked = 1;
+    pthread_cond_wait(&e->to_apply, &e->lock);
+    e->parked = 0;
+}
+
+/* Under the lock. The writer waits and there is something for it; but a few small submissions that are queued already come along: judging one costs a
+ * fiftieth of what a group of its own does. */
+static int is_due(const lfs_engine *e) {
+    if (!writer_idle(e)) return 0;
+    if (!is_open(e)) return e->state_wanted && !e->pause_wanted;
+    return e->pause_wanted || !e->queue || e->queue->len > SMALL_BYTES || e->ledger.group->intents >= SMALL_GROUP;
 }
 
 static void *write_loop(void *context) {
@@ -215,7 +243,7 @@ static void *write_loop(void *context) {
         lfs_group *g = e->writing = e->ready;
         e->ready = NULL;
         int failed = e->failure_code;
-        pthread_cond_broadcast(&e->to_apply);
+        pthread_cond_signal(&e->handed);
         pthread_mutex_unlock(&e->lock);
         if (failed) {
             refuse_group(e, g, LFS_READ_ONLY);
@@ -228,16 +256,21 @@ static void *write_loop(void *context) {
             }
         }
         const lfs_segment *last = &e->segments[e->n_segments - 1];
-        int soon = e->stream_end - last->base > e->segment_bytes / 4;
+        int soon = e->stream_end - last->base > e->segment_bytes / 4, unattended = lfs_unattended(e);
         pthread_mutex_lock(&e->lock);
-        complete(e, g);
+        complete(e, g, unattended);
         e->writing = NULL;
         lfs_proofs_answer(e);
-        pthread_cond_broadcast(&e->to_apply);
+        if (e->parked && is_due(e)) close_group(e); /* T1 need not be woken, to wake us */
+        else pthread_cond_signal(&e->to_apply);
         if (soon && !e->spare_ready && !e->zero_wanted && !e->failure_code) {
             e->zero_wanted = 1;
             pthread_cond_signal(&e->to_zero);
         }
+        if (!e->socket || !lfs_socket_due(e)) continue;
+        pthread_mutex_unlock(&e->lock);
+        lfs_socket_wake(e);
+        pthread_mutex_lock(&e->lock);
     }
     pthread_mutex_unlock(&e->lock);
     return NULL;
@@ -262,11 +295,9 @@ static void *zero_loop(void *context) {
 
 static lfs_ticket *next_ticket(lfs_engine *e, int *tick) {
     pthread_mutex_lock(&e->lock);
-    for (;;) {
-        int idle = !e->ready && !e->writing, open = e->ledger.group->entries || e->ledger.group->tickets;
-        if ((open || e->state_wanted) && idle && !e->pause_wanted) break; /* the writer waits: give it what there is */
-        if (open && idle) break;
-        if (e->pause_wanted && !open && idle) {
+    while (!is_due(e)) {
+        int nothing = !is_open(e) && writer_idle(e);
+        if (e->pause_wanted && nothing) {
             e->paused = 1;
             pthread_cond_broadcast(&e->quiet);
             while (e->pause_wanted) pthread_cond_wait(&e->to_apply, &e->lock);
@@ -274,21 +305,21 @@ static lfs_ticket *next_ticket(lfs_engine *e, int *tick) {
             continue;
         }
         if (!e->pause_wanted && (e->queue || e->tick_wanted)) break;
-        if (e->stopping && !open && idle) break;
-        pthread_cond_wait(&e->to_apply, &e->lock);
+        if (e->stopping && nothing) break;
+        park(e);
     }
     lfs_ticket *t = NULL;
-    *tick = e->tick_wanted;
-    int idle = !e->ready && !e->writing, open = e->ledger.group->entries || e->ledger.group->tickets;
-    int hand_over = idle && (open || (e->state_wanted && !e->pause_wanted));
-    if (!hand_over && !e->pause_wanted && e->queue) {
-        t = e->queue;
-        e->queue = t->next;
-        if (!e->queue) e->queue_tail = &e->queue;
-        t->next = NULL;
+    *tick = 0;
+    if (!is_due(e)) {
+        *tick = e->tick_wanted;
+        e->tick_wanted = 0;
+        if (!e->pause_wanted && e->queue) {
+            t = e->queue;
+            e->queue = t->next;
+            if (!e->queue) e->queue_tail = &e->queue;
+            t->next = NULL;
+        }
     }
-    if (!hand_over) e->tick_wanted = 0;
-    else *tick = 0;
     pthread_mutex_unlock(&e->lock);
     return t;
 }
@@ -376,11 +407,14 @@ lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, 
 
 uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t) {
     pthread_mutex_lock(&e->lock);
-    uint64_t number = t->number = ++e->next_ticket;
+    uint64_t number = e->next_ticket + 1;
     *e->queue_tail = t;
-    e->queue_tail = &t->next;
-    e->inflight_tickets++;
-    e->inflight_bytes += t->len;
+    for (; t; t = t->next) {
+        t->number = ++e->next_ticket;
+        e->queue_tail = &t->next;
+        e->inflight_tickets++;
+        e->inflight_bytes += t->len;
+    }
     pthread_cond_broadcast(&e->to_apply);
     pthread_mutex_unlock(&e->lock);
     return number;

@@ -106,6 +106,7 @@ struct lfs_engine {
     uint8_t *watched; /* bit 0: watched; bit 1: in touched */
     uint32_t *touched;
     uint32_t n_touched, touched_size;
+    unsigned attended; /* who wants to be told of every commit before it is answered, a bit each; see lfs_attend */
     uint64_t *dirty; /* bit per page of 64 accounts */
     lfs_ordinals pending; /* accounts of which the state tree does not have what is published */
 
@@ -114,9 +115,9 @@ struct lfs_engine {
 
     /* Hand-over, under `lock`. */
     pthread_mutex_t lock;
-    pthread_cond_t to_apply, to_write, to_zero, to_hash, hashed, quiet;
+    pthread_cond_t to_apply, handed, to_write, to_zero, to_hash, hashed, quiet;
     pthread_t apply_thread, write_thread, zero_thread, tree_thread;
-    int running, stopping, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready, state_wanted, state_due, tree_busy;
+    int running, stopping, parked, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready, state_wanted, state_due, tree_busy;
     lfs_ticket *queue, **queue_tail, *done, **done_tail;
     lfs_proof *proofs, *proven; /* asked for; answered */
     uint64_t next_ticket, inflight_tickets, inflight_bytes;
@@ -193,10 +194,13 @@ int lfs_writer_idle(lfs_engine *e);
 void lfs_turn_read_only(lfs_engine *e, int code, const char *why); /* for good; the first reason stays */
 
 lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the data is copied */
-uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t);
+uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t); /* a list of them, under one lock; the number of the first */
+int lfs_unattended(lfs_engine *e); /* what is published now may be answered without asking Python */
 
 /* socket.c */
-void lfs_socket_finished(lfs_engine *e, lfs_ticket *t);
+void lfs_socket_finished(lfs_engine *e, lfs_ticket *t, int unattended); /* under the engine's lock */
+int lfs_socket_due(lfs_engine *e);                                      /* the same; then lfs_socket_wake, without the lock */
+void lfs_socket_wake(lfs_engine *e);
 void lfs_socket_stop(lfs_engine *e);
 void lfs_socket_end(lfs_engine *e);
 

@@ -160,6 +160,9 @@ int64_t lfs_trial_rows(const lfs_account_view *accounts, uint64_t n, uint8_t *ou
 void lfs_read_indexes(lfs_engine *e, lfs_index_counts *out);
 
 int lfs_watch(lfs_engine *e, uint64_t ordinal, int on);
+/* While any bit of `attended` is set, or a watched account was touched, the wake-up comes before a commit is answered; else the socket is answered
+ * without it. Setting a bit gives a wake-up as well: for what was committed just before. */
+void lfs_attend(lfs_engine *e, unsigned bit, int on);
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap);
 
 /* -- balance proofs (FORMAT, sections 12 and 13) */

@@ -1,5 +1,6 @@
 /* Reading. What Python calls sees published entries only; the state machine (lfs_reader and its like) also sees groups under way. */
 #include "engine.h"
+#include <unistd.h>
 
 static uint64_t get_u64(const lfs_dense *d, uint64_t i) {
     uint64_t value;
@@ -220,6 +221,23 @@ int lfs_watch(lfs_engine *e, uint64_t ordinal, int on) {
     else e->watched[ordinal] &= 2;
     pthread_mutex_unlock(&e->publish);
     return 0;
+}
+
+void lfs_attend(lfs_engine *e, unsigned bit, int on) {
+    uint64_t one = 1;
+    pthread_mutex_lock(&e->publish);
+    if (on) e->attended |= bit;
+    else e->attended &= ~bit;
+    pthread_mutex_unlock(&e->publish);
+    if (on && write(e->wakeup, &one, sizeof one) < 0) return; /* made up for once a second */
+}
+
+/* Whoever attends from now on reads, after that, what is published now. */
+int lfs_unattended(lfs_engine *e) {
+    pthread_mutex_lock(&e->publish);
+    int unattended = !e->attended && !e->n_touched;
+    pthread_mutex_unlock(&e->publish);
+    return unattended;
 }
 
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap) {

@@ -12,6 +12,8 @@
 #include <time.h>
 
 #define CHANGED_FEW 512                    /* so few changed accounts are hashed within a small part of a sync's time */
+#define CHANGED_LEAST 16                   /* so few take less time than the seal itself */
+#define FEW_INTERVAL_NS (LFS_NS_PER_S / 100) /* of roots of a few accounts, while one batch follows another */
 #define LEFT_FEW 16384                     /* so few are left to T2 (some 20 ms among a million accounts, once a second) */
 #define SWEEPS_MAX 4                       /* more do not make it less: accounts change as quickly */
 #define STATE_INTERVAL_NS LFS_NS_PER_S     /* FORMAT, section 12 */
@@ -129,7 +131,7 @@ static int is_due(lfs_engine *e, const lfs_group *g, uint64_t now) {
     if (g->state_wanted || now - e->state_ns >= STATE_INTERVAL_NS) return 1;
     if (busy) return 0;
     if (e->sweeps) return left <= LEFT_FEW || e->sweeps == SWEEPS_MAX;
-    return left <= CHANGED_FEW;
+    return left <= CHANGED_LEAST || (left <= CHANGED_FEW && now - e->state_ns >= FEW_INTERVAL_NS);
 }
 
 /* Does the group's seal carry the state root? If so, work it out. */

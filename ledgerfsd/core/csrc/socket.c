@@ -7,7 +7,8 @@
  *   → Python: lfs_socket_hold (what is finished now) → tells the mount what changed → lfs_socket_deliver → T5 writes the answers
  *
  * so an answer is given only after every file shows what it answers (SEMANTICS, 16.2), at one call into Python for a whole group
- * commit. A connection is known by slot and generation: an answer for one that has gone finds nobody and is dropped. */
+ * commit. Where the mount need not be told (lfs_unattended) and nothing waits to be, complete() puts it into `ready` itself: no Python.
+ * What comes out of one turn of epoll goes into the queue together, for each submission that T1 is woken for costs as much as judging it. A connection is known by slot and generation: an answer for one that has gone finds nobody and is dropped. */
 #include "engine.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -47,6 +48,9 @@ struct lfs_socket {
     pthread_t thread;
     connection *slots[CONNECTIONS_MAX];
     uint32_t generations[CONNECTIONS_MAX];
+    lfs_ticket *taken, **taken_tail; /* in this turn */
+    uint8_t changed[CONNECTIONS_MAX]; /* in this turn: something to settle */
+    _Atomic int starved; /* some connection is not read because all are too much: settle them all */
     /* under the engine's lock */
     lfs_ticket *finished, **finished_tail, *held, **held_tail, *ready, **ready_tail;
     /* for people */
@@ -94,16 +98,29 @@ static const char *code_name(int code) {
     return "";
 }
 
+static uint8_t *text(uint8_t *at, const char *what) {
+    size_t len = strlen(what);
+    memcpy(at, what, len);
+    return at + len;
+}
+
+static uint8_t *number(uint8_t *at, const char *before, uint64_t value) { return lfs_u64_put(text(at, before), value); }
+
 static void answer(buffer *b, const lfs_ticket *t, const lfs_result *r) {
     room(b, ANSWER_BYTES);
-    char *at = (char *)b->bytes + b->used;
-    const char *status = r->code ? "refused" : r->duplicate ? "duplicate" : "committed";
-    at += sprintf(at, "{\"line\":%u,\"status\":\"%s\",\"code\":\"%s\"", r->line, status, code_name(r->code));
-    if (r->index >= 0) at += sprintf(at, ",\"index\":%lld", (long long)r->index);
-    if (r->tx) at += sprintf(at, ",\"tx\":\"tx_%04llu\"", (unsigned long long)r->tx);
-    if (r->block) at += sprintf(at, ",\"block\":%llu", (unsigned long long)r->block);
-    if (r->code >= LFS_EMPTY && r->code < LFS_UNKNOWN_TYPE) at += sprintf(at, ",\"offset\":%u", r->offset);
-    b->used = (size_t)((uint8_t *)at - b->bytes);
+    uint8_t *at = number(b->bytes + b->used, "{\"line\":", r->line);
+    at = text(at, r->code ? ",\"status\":\"refused\",\"code\":\"" : r->duplicate ? ",\"status\":\"duplicate\",\"code\":\"" : ",\"status\":\"committed\",\"code\":\"");
+    at = text(text(at, code_name(r->code)), "\"");
+    if (r->index >= 0) at = number(at, ",\"index\":", (uint64_t)r->index);
+    if (r->tx) {
+        at = text(at, ",\"tx\":\"tx_");
+        for (uint64_t least = 1000; least > 1 && r->tx < least; least /= 10) *at++ = '0';
+        at = number(at, "", r->tx);
+        *at++ = '"';
+    }
+    if (r->block) at = number(at, ",\"block\":", r->block);
+    if (r->code >= LFS_EMPTY && r->code < LFS_UNKNOWN_TYPE) at = number(at, ",\"offset\":", r->offset);
+    b->used = (size_t)(at - b->bytes);
     if (r->code >= LFS_UNKNOWN_TYPE && r->code <= LFS_AMOUNT_OVERFLOW) {
         const char *field = r->name ? lfs_ticket_name(t, r->name) : lfs_field_name(r->field);
         if (*field) {
@@ -145,9 +162,11 @@ static void interest(struct lfs_socket *s, uint32_t slot, uint32_t wanted) {
     c->interest = wanted;
 }
 
-static int full(lfs_engine *e, const connection *c) {
+static int full(lfs_engine *e, struct lfs_socket *s, const connection *c) {
     size_t most = WINDOW_BYTES;
-    return c->inflight > most || waiting(&c->in) > most || waiting(&c->out) > most || lfs_inflight_bytes(e) > INFLIGHT_BYTES;
+    int starved = lfs_inflight_bytes(e) > INFLIGHT_BYTES;
+    if (starved) s->starved = 1;
+    return starved || c->inflight > most || waiting(&c->in) > most || waiting(&c->out) > most;
 }
 
 /* Write what there is; returns 0 when the connection is over. */
@@ -168,7 +187,7 @@ static void settle(lfs_engine *e, struct lfs_socket *s, uint32_t slot) {
         drop(s, slot);
         return;
     }
-    int reads = !c->ended && !s->stopping && !full(e, c);
+    int reads = !c->ended && !s->stopping && !full(e, s, c);
     interest(s, slot, (reads ? EPOLLIN : 0u) | (waiting(&c->out) ? EPOLLOUT : 0u));
 }
 
@@ -190,7 +209,7 @@ static void welcome(lfs_engine *e, struct lfs_socket *s) {
 
 /* -- reading */
 
-static void submit(lfs_engine *e, connection *c, uint32_t slot, size_t len) {
+static void take(struct lfs_socket *s, connection *c, uint32_t slot, size_t len) {
     lfs_ticket *t = lfs_ticket_new(c->in.bytes + c->in.at, len, "socket", c->next_line);
     t->ids_required = 1;
     t->connection = (uint64_t)c->generation << 32 | (slot + 1);
@@ -198,7 +217,15 @@ static void submit(lfs_engine *e, connection *c, uint32_t slot, size_t len) {
     c->tickets++;
     c->inflight += len;
     c->in.at += len;
-    lfs_enqueue(e, t);
+    *s->taken_tail = t;
+    s->taken_tail = &t->next;
+}
+
+static void submit(lfs_engine *e, struct lfs_socket *s) {
+    if (!s->taken) return;
+    lfs_enqueue(e, s->taken);
+    s->taken = NULL;
+    s->taken_tail = &s->taken;
 }
 
 static void refuse_long_line(struct lfs_socket *s, connection *c) {
@@ -210,7 +237,7 @@ static void refuse_long_line(struct lfs_socket *s, connection *c) {
 }
 
 /* What of the input is whole lines; at the end of the input also what has no newline. */
-static void take_lines(lfs_engine *e, struct lfs_socket *s, uint32_t slot) {
+static void take_lines(struct lfs_socket *s, uint32_t slot) {
     connection *c = s->slots[slot];
     uint8_t *begin = c->in.bytes + c->in.at, *end = c->in.bytes + c->in.used;
     if (c->skipping) {
@@ -223,18 +250,18 @@ static void take_lines(lfs_engine *e, struct lfs_socket *s, uint32_t slot) {
     }
     uint8_t *last = memrchr(begin, '\n', (size_t)(end - begin));
     size_t whole = c->ended ? (size_t)(end - begin) : last ? (size_t)(last + 1 - begin) : 0;
-    if (whole) submit(e, c, slot, whole);
+    if (whole) take(s, c, slot, whole);
     else if (waiting(&c->in) > LONG_LINE_BYTES && !c->tickets) refuse_long_line(s, c);
 }
 
-static void receive(lfs_engine *e, struct lfs_socket *s, uint32_t slot) {
+static void receive(struct lfs_socket *s, uint32_t slot) {
     connection *c = s->slots[slot];
     room(&c->in, READ_BYTES);
     ssize_t n = recv(c->fd, c->in.bytes + c->in.used, READ_BYTES, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (n > 0) c->in.used += (size_t)n;
     else c->ended = 1; /* or it broke: what was sent whole counts all the same */
-    take_lines(e, s, slot);
+    take_lines(s, slot);
 }
 
 /* -- handing back */
@@ -247,11 +274,13 @@ static void move_list(lfs_ticket **from, lfs_ticket ***from_tail, lfs_ticket ***
     *from_tail = from;
 }
 
-void lfs_socket_finished(lfs_engine *e, lfs_ticket *t) { /* under the engine's lock */
+/* Behind what waits for Python the rest waits too: answers of a connection come in the order of its lines. */
+void lfs_socket_finished(lfs_engine *e, lfs_ticket *t, int unattended) {
     struct lfs_socket *s = e->socket;
+    lfs_ticket ***tail = unattended && !s->finished && !s->held ? &s->ready_tail : &s->finished_tail;
     t->next = NULL;
-    *s->finished_tail = t;
-    s->finished_tail = &t->next;
+    **tail = t;
+    *tail = &t->next;
 }
 
 void lfs_socket_hold(lfs_engine *e) {
@@ -266,6 +295,13 @@ static void wake(struct lfs_socket *s) {
     uint64_t one = 1;
     if (write(s->wake, &one, sizeof one) < 0) return; /* it is awake: the counter is at its limit */
 }
+
+int lfs_socket_due(lfs_engine *e) {
+    struct lfs_socket *s = e->socket;
+    return s->ready != NULL || (s->starved && e->inflight_bytes <= INFLIGHT_BYTES);
+}
+
+void lfs_socket_wake(lfs_engine *e) { wake(e->socket); }
 
 void lfs_socket_deliver(lfs_engine *e) {
     struct lfs_socket *s = e->socket;
@@ -290,15 +326,20 @@ static void hand_back(lfs_engine *e, struct lfs_socket *s) {
             c->tickets--;
             c->inflight -= t->len;
             answer_ticket(s, c, t);
+            s->changed[slot] = 1;
         }
         lfs_ticket_free(t);
     }
+    int all = s->starved;
+    s->starved = 0;
     for (uint32_t slot = 0; slot < CONNECTIONS_MAX; slot++) {
         connection *c = s->slots[slot];
-        if (!c) continue;
-        if (!c->tickets && waiting(&c->in) > LONG_LINE_BYTES) take_lines(e, s, slot); /* its answer had to wait for those before */
+        if (!c || !(all || s->changed[slot])) continue;
+        s->changed[slot] = 0;
+        if (!c->tickets && waiting(&c->in) > LONG_LINE_BYTES) take_lines(s, slot); /* its answer had to wait for those before */
         settle(e, s, slot);
     }
+    submit(e, s);
 }
 
 /* -- the thread */
@@ -316,10 +357,11 @@ static void *socket_loop(void *context) {
             } else if (which > CONNECTIONS_MAX) {
                 if (read(s->wake, &count, sizeof count) > 0) hand_back(e, s);
             } else if (s->slots[which]) {
-                if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !s->slots[which]->ended) receive(e, s, (uint32_t)which);
+                if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !s->slots[which]->ended) receive(s, (uint32_t)which);
                 settle(e, s, (uint32_t)which);
             }
         }
+        submit(e, s);
     }
     return NULL;
 }
@@ -327,6 +369,7 @@ static void *socket_loop(void *context) {
 int lfs_socket_start(lfs_engine *e, int listening) {
     struct lfs_socket *s = lfs_grow(NULL, sizeof *s);
     memset(s, 0, sizeof *s);
+    s->taken_tail = &s->taken;
     s->finished_tail = &s->finished;
     s->held_tail = &s->held;
     s->ready_tail = &s->ready;
@@ -338,6 +381,7 @@ int lfs_socket_start(lfs_engine *e, int listening) {
     if (s->epoll < 0 || s->wake < 0 || epoll_ctl(s->epoll, EPOLL_CTL_ADD, listening, &accepts) ||
         epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->wake, &wakes) || pthread_create(&s->thread, NULL, socket_loop, e))
         return lfs_fail_api(e, "cannot listen: %s", strerror(errno));
+    pthread_setname_np(s->thread, "lfs-socket");
     s->running = 1;
     return 0;
 }
