@@ -28,7 +28,7 @@ from ledgerfsd.journal import layout as layouts
 from ledgerfsd.obs import logging as obs_logging
 from ledgerfsd.obs.sdnotify import notify
 from ledgerfsd.service import memory
-from ledgerfsd.service.anchors.digests import Digests
+from ledgerfsd.service.anchors.digests import Digests, Restore
 from ledgerfsd.service.anchors.making import make
 from ledgerfsd.service.anchors.schedule import Anchoring
 from ledgerfsd.service.consumers import Consumers
@@ -40,6 +40,7 @@ from ledgerfsd.service.proofs import Proofs
 from ledgerfsd.service.query import Query
 from ledgerfsd.service.signing import Signing
 from ledgerfsd.service.socket import gauges, listening
+from ledgerfsd.service.system import logged
 from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.vfs import mount as vfs
 from ledgerfsd.vfs.branch import Branch
@@ -190,7 +191,8 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     )
     query = Query(ledger)
     proofs = Proofs(ledger, query, signing)
-    digests = Digests(store.layout.digests)
+    restores = [Restore(entry["incarnation"], entry["size"]) for _, entry in logged(store.engine, "restore/1")]
+    digests = Digests(store.layout.digests, restores)
     ledger.points.is_digest = lambda size: digests.get(size) is not None
     exports = Exports(store.engine, query, ledger.origin, store.layout.root)
     events = Events(ledger)
@@ -229,6 +231,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
 
     # Before anything is accepted: a store that was rolled back must not be written to.
     await signing.start()
+    anchoring.compare()
     store.engine.start()
     store.projector.start()
     ledger.gauges.append(lambda: gauges(store.engine))

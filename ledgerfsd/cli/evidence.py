@@ -82,12 +82,20 @@ def _path(path: Path, roots: list[Certificate] | None) -> Iterator[Kept]:
         yield _digest(path, roots)
     elif checkpoints := sorted(path.glob("*.checkpoint")):
         yield from (Kept(str(each), read(each)) for each in checkpoints)
-    elif sizes := sorted((int(each.name), each) for each in path.iterdir() if each.name.isdecimal() and each.is_dir()):
-        yield from (_digest(each, roots) for _, each in sizes)
+    elif named := _named(path):
+        yield from (_digest(each, roots) for each in named)
     elif any(path.glob("[0-9]*.ndjson")):
         yield from _stored(path, roots)
     else:
         raise LedgerError(f"{path} holds no file *.checkpoint, and no digests")
+
+
+def _named(path: Path) -> list[Path]:
+    """The directories of digests in a folder, in the order in which they were issued."""
+    from ledgerfsd.service.anchors.digests import name_of
+
+    found = ((name_of(each.name), each) for each in path.iterdir() if each.is_dir() and not each.is_symlink())
+    return [each for _, each in sorted((name, each) for name, each in found if name)]
 
 
 def _digest(path: Path, roots: list[Certificate] | None) -> Kept:
@@ -102,10 +110,8 @@ def _stored(path: Path, roots: list[Certificate] | None) -> Iterator[Kept]:
     from ledgerfsd.service.anchors.digests import Digests
 
     digests = Digests(path)
-    for size in digests.sizes():
-        digest = digests.get(size)
-        assert digest is not None
-        name = f"{path}, digest {size}"
+    for digest in digests.all():
+        name = f"{path}, digest {digest.name}"
         files = {file: outcome.data for file, outcome in digest.evidence().items()}
         stamps = [
             _stamp(f"{name}, {file}", data, digest.checkpoint, roots)

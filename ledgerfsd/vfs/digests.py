@@ -3,17 +3,20 @@
 ``latest`` is a symbolic link: `cat digests/latest/checkpoint` reads the newest, a program that has resolved it reads one
 digest however many follow, and rsync and tar copy a name and not a second set of files.
 
-Numbers of ``DIGEST_FILE``: 0 is ``latest``; else the size, and in the lower 16 bits 0 for the checkpoint, 1 for
+A digest is named by its size; from the second life of a ledger on, by size and incarnation (``4711-2``), so that the new life's
+stand beside those of the one that was lost.
+
+Numbers of ``DIGEST_FILE``: 0 is ``latest``; else incarnation and size, and in the lower 16 bits 0 for the checkpoint, 1 for
 ``digest.json``, and from 2 on the evidence of the anchors in the order in which the digest knows them.
 """
 
 from __future__ import annotations
 
 import errno
-import re
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from ledgerfsd.clock import parse_time
+from ledgerfsd.service.anchors.digests import name_of
 from ledgerfsd.service.query import Text
 from ledgerfsd.vfs import nodes
 from ledgerfsd.vfs.branch import Branch, Keep, Place, Stat, fault
@@ -27,8 +30,16 @@ if TYPE_CHECKING:
 TOP: Final = nodes.inode(Kind.DIGEST_DIRECTORY, 0)
 LATEST: Final = b"latest"
 CHECKPOINT, DIGEST_JSON, EVIDENCE = 0, 1, 2
-_BITS: Final = 16
-_SIZE: Final = re.compile(rb"[1-9][0-9]{0,18}")
+_BITS: Final = 16  # of the place of a file
+_SIZE_BITS: Final = 32  # ENTRIES_MAX is below 2^32
+_LIVES: Final = 256  # as many as inode numbers have room for: digests of later ones are in the store only
+
+
+def _directory(digest: Digest) -> int:
+    """Its inode number; 0: there is no number for it."""
+    if digest.incarnation > _LIVES:
+        return 0
+    return nodes.inode(Kind.DIGEST_DIRECTORY, digest.incarnation - 1 << _SIZE_BITS | digest.size)
 
 
 class DigestBranch(Branch):
@@ -52,13 +63,13 @@ class DigestBranch(Branch):
         if parent == TOP:
             if name == LATEST:
                 return (nodes.LATEST_DIGEST if self._digests.newest else 0), False
-            size = int(name) if _SIZE.fullmatch(name) else 0
-            found = size and self._digests.get(size) is not None
-            return (nodes.inode(Kind.DIGEST_DIRECTORY, size) if found else 0), True
+            named = name_of(name.decode("ascii", "replace"))
+            digest = self._digests.of(*named) if named else None
+            return (_directory(digest) if digest else 0), True
         return dict(self._files(self._digest(nodes.number_of(parent)))).get(name, 0), True
 
     def parent(self, directory: int) -> int:  # noqa: ARG002
-        """Of ``digests/<size>``."""
+        """Of the directory of a digest."""
         return TOP
 
     def entries(self, directory: int, skip: int) -> Iterator[tuple[bytes, int]]:
@@ -70,11 +81,12 @@ class DigestBranch(Branch):
             return
         if skip == 0:
             yield LATEST, nodes.LATEST_DIGEST
-        for size in self._digests.sizes(max(0, skip - 1)):
-            yield b"%d" % size, nodes.inode(Kind.DIGEST_DIRECTORY, size)
+        for digest in self._digests.all(max(0, skip - 1)):
+            if digest.incarnation <= _LIVES:
+                yield digest.name.encode(), _directory(digest)
 
     def _files(self, digest: Digest) -> list[tuple[bytes, int]]:
-        first = digest.size << _BITS
+        first = nodes.number_of(_directory(digest)) << _BITS
         found = [(b"checkpoint", first | CHECKPOINT), (b"digest.json", first | DIGEST_JSON)]
         for place, outcome in enumerate(digest.outcomes.values(), EVIDENCE):
             if outcome is not None and outcome.file:
@@ -99,8 +111,8 @@ class DigestBranch(Branch):
         if nodes.kind_of(inode) is Kind.DIGEST_FILE:
             text = self._text(inode)
             return Stat(text.size, text.mtime_ns)
-        size = nodes.number_of(inode)
-        return Stat(0, parse_time(self._digest(size).changed) if size else self._changed())
+        number = nodes.number_of(inode)
+        return Stat(0, parse_time(self._digest(number).changed) if number else self._changed())
 
     def _changed(self) -> int:
         newest = self._digests.newest
@@ -109,18 +121,18 @@ class DigestBranch(Branch):
     # -- reading
 
     async def readlink(self, inode: int) -> bytes:
-        """The newest digest."""
+        """The newest digest of this life, or what is left of the one before."""
         newest = self._digests.newest
         if inode != nodes.LATEST_DIGEST or newest is None:
             raise fault(errno.ENOENT)
-        return b"%d" % newest.size
+        return newest.name.encode()
 
     async def read(self, inode: int, offset: int, size: int) -> bytes:
         """A piece of a file."""
         return self._text(inode).read(offset, size)
 
-    def _digest(self, size: int) -> Digest:
-        digest = self._digests.get(size)
+    def _digest(self, number: int) -> Digest:
+        digest = self._digests.of((number >> _SIZE_BITS) + 1, number & (1 << _SIZE_BITS) - 1)
         if digest is None:  # its file has gone from the store
             raise fault(errno.ENOENT)
         return digest

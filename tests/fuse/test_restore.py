@@ -238,6 +238,68 @@ def test_anchor_folders_go_on_after_a_restore(store: Path, daemons: Callable[...
     assert (done.returncode, {each["severity"] for each in json.loads(done.stdout)["findings"]}) == (1, {"lost"})
 
 
+def test_digests_of_the_lost_life_keep_their_names_and_the_new_life_has_one_at_once(
+    store: Path, daemons: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """Though the log is smaller than the newest of the lost ones. SEMANTICS 11.7"""
+    config = tmp_path / "config.toml"
+    config.write_text("anchor_seconds = 1\n")
+    daemon = daemons(store, "--config", str(config))
+    ledger = with_accounts(daemon.start(), tmp_path / "work")
+    top = ledger.path / "digests"
+
+    def digest_of(size: int) -> bool:
+        return (top / str(size)).exists()
+
+    until(lambda: digest_of(ledger.status()["entries"]))
+    kept = os.readlink(top / "latest")
+    assert daemon.stop() == 0
+    shutil.copytree(store / "journal", tmp_path / "journal")
+    daemon.start()
+    for number in range(9):
+        ledger.drop(f"lost-{number}.json", pay())
+    until(lambda: digest_of(ledger.status()["entries"]))
+    lost = os.readlink(top / "latest")
+    assert int(lost) > int(kept)
+    before = {
+        name: (os.stat(top / name / "checkpoint"), (top / name / "checkpoint").read_bytes()) for name in (kept, lost)
+    }
+    assert daemon.stop() == 0
+    shutil.rmtree(store / "journal")
+    shutil.copytree(tmp_path / "journal", store / "journal")
+    # The memories of the signer were rolled back as well: then the digests in the store still tell.
+    shutil.rmtree(daemon.last_signed)
+    (store / "keys/last-signed").unlink()
+    shutil.rmtree(store / "index.lmdb")
+    assert f"it has a digest of {lost} entries" in refuse(daemon)
+    assert ledgerfs(daemon, "restore", "--reason", REASON, "--yes").returncode == 0
+    daemon.start()
+    until(lambda: os.readlink(top / "latest").endswith("-2"))
+    newest = os.readlink(top / "latest")
+    assert int(kept) < int(newest.removesuffix("-2")) < int(lost), "at once: nothing was committed since"
+    found = json.loads((top / newest / "digest.json").read_text())
+    assert (found["size"], found["incarnation"]) == (int(newest.removesuffix("-2")), 2)
+    for name, (there, data) in before.items():
+        now = os.stat(top / name / "checkpoint")
+        assert (now.st_ino, now.st_mtime_ns) == (there.st_ino, there.st_mtime_ns)
+        assert (top / name / "checkpoint").read_bytes() == data
+    assert {kept, lost, newest, "latest"} <= {each.name for each in top.iterdir()}
+    assert (ledger / f"snapshots/digest-{kept}").is_dir()
+    for size in (lost, newest.removesuffix("-2")):  # what was lost is no state of this ledger
+        assert (ledger / f"snapshots/digest-{size}").is_dir() is (size != lost)
+    assert (ledger / ".ledgerfs/health").read_text() == "ok\n"
+    listed = json.loads(ledgerfs(daemon, "digest", "list", "--json").stdout)
+    assert [(each["size"], each["incarnation"]) for each in listed][-2:] == [(int(lost), 1), (found["size"], 2)]
+    assert json.loads(ledgerfs(daemon, "digest", "show", newest, "--json").stdout) == found
+    root = tmp_path / "trusted_root.json"
+    shutil.copy(ledger / ".ledgerfs/trusted_root.json", root)
+    assert daemon.stop() == 0
+    done = ledgerfs(daemon, "verify", "--json", "--anchor", store / "digests", "--trusted-root", root)
+    findings = json.loads(done.stdout)["findings"]
+    assert (done.returncode, {each["severity"] for each in findings}) == (1, {"lost"})
+    assert any(each["file"].endswith(f"digest {lost}") for each in findings)
+
+
 def test_a_damaged_journal_is_not_restored(rolled: Rolled) -> None:
     segment = rolled.daemon.store / "journal" / f"{0:020}.seg"
     data = bytearray(segment.read_bytes())

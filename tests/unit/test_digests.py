@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from ledgerfsd.errors import StoreError
-from ledgerfsd.service.anchors.digests import FILE_DIGESTS, Digests, Issued, Named, Outcome
+from ledgerfsd.service.anchors.digests import FILE_DIGESTS, Digests, Issued, Named, Outcome, Restore, name_of
 
 TIME = "2026-11-26T12:00:00.000000000Z"
 
@@ -21,6 +21,10 @@ def issued(size: int) -> Issued:
 
 def outcome(size: int, what: str = "anchored", name: str = "f", **more: str) -> Outcome:
     return Outcome(size, TIME, "folder", name, what, "/mnt/f", **more)  # type: ignore[arg-type]
+
+
+def sizes_of(digests: Digests, skip: int = 0) -> list[int]:
+    return [digest.size for digest in digests.all(skip)]
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +42,10 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_listing_and_finding_over_files(many: Path) -> None:
     digests = Digests(many)
-    everything = list(digests.sizes())
+    everything = sizes_of(digests)
     assert everything == list(range(3, 3 * (2 * FILE_DIGESTS + 8), 3))
     for skip in (0, 1, FILE_DIGESTS - 1, FILE_DIGESTS, 2 * FILE_DIGESTS + 3, len(everything), len(everything) + 9):
-        assert list(digests.sizes(skip)) == everything[skip:]
+        assert sizes_of(digests, skip) == everything[skip:]
     for size in (3, 3 * FILE_DIGESTS, 3 * FILE_DIGESTS + 3, everything[-1]):
         found = digests.get(size)
         assert found is not None
@@ -90,28 +94,58 @@ def test_torn_and_wrong_lines_hide_nothing(tmp_path: Path, tail: bytes) -> None:
     with path.open("ab") as file:
         file.write(tail)
     trio.run(add, 6)
-    assert list(Digests(directory).sizes()) == [3, 6]
+    assert sizes_of(Digests(directory)) == [3, 6]
     assert path.read_bytes().endswith(msgspec.json.encode(issued(6)) + b"\n")
 
 
-def test_digests_of_a_life_that_was_lost_are_put_aside(many: Path, tmp_path: Path) -> None:
+def test_digests_of_a_life_that_was_lost_stay_under_their_names(many: Path, tmp_path: Path) -> None:
     directory = tmp_path / "digests"
     directory.mkdir()
     for path in many.iterdir():
         (directory / path.name).write_bytes(path.read_bytes())
-    digests = Digests(directory)
-    digests.retire(10**9)
-    assert len(list(directory.glob("*.ndjson"))) == 3
-    digests.retire(3 * FILE_DIGESTS)
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    left = 3 * FILE_DIGESTS + 7  # entries of the journal that was restored: two digests into the second file
+    restores = [Restore(2, left)]
+    digests = Digests(directory, restores)
     assert digests.newest is not None
-    assert digests.newest.size == 3 * FILE_DIGESTS
-    assert len(list(directory.glob("*.lost"))) == 2
-    digests.retire(2)
-    assert digests.newest is None
-    assert list(Digests(directory).sizes()) == []
-    trio.run(digests.add, issued(3))
-    digests.retire(2)
-    assert len(list(directory.glob("*.lost*"))) == 4, "nothing is overwritten"
+    assert digests.newest.size == left - 1
+    assert digests.get(left - 1) is not None
+    assert digests.get(left + 2) is None, "it was lost"
+    lost = digests.of(1, left + 2)
+    assert lost is not None
+    assert (lost.name, digests.lost(lost)) == (str(left + 2), True)
+
+    async def live() -> None:
+        await digests.add(issued(left + 2))  # of the size of one that was lost
+        await digests.add(outcome(left + 2, hash="cd" * 32))
+        await digests.add(outcome(3, name="t"))
+
+    trio.run(live)
+    changed = f"{3:020}.ndjson"  # an outcome of a digest that is still of this log goes to its file
+    assert {name: (directory / name).read_bytes() for name in before if name != changed} == {
+        name: data for name, data in before.items() if name != changed
+    }
+    names = sorted({path.name for path in directory.iterdir()} - before.keys())
+    assert names == [f"{left + 2:020}-2.ndjson"]
+    for again in (digests, Digests(directory, restores)):
+        found = again.get(left + 2)
+        assert found is not None
+        assert (found.name, found.incarnation, again.lost(found)) == (f"{left + 2}-2", 2, False)
+        assert found.outcomes["f"] is not None
+        assert [each.name for each in again.all()][-2:] == [str(3 * (2 * FILE_DIGESTS + 7)), f"{left + 2}-2"]
+        assert [each.name for each in again.all(2 * FILE_DIGESTS + 7)] == [f"{left + 2}-2"]
+        assert [each.name for each in again.backwards()][:3] == [f"{left + 2}-2", str(left - 1), str(left - 4)]
+    # A third life, which begins before the second: that is lost too, and more of the first.
+    third = Digests(directory, [*restores, Restore(3, 8)])
+    assert [each.size for each in third.backwards()] == [6, 3]
+    assert third.get(left + 2) is None
+    assert third.of(2, left + 2) is not None
+
+
+def test_names_of_digests() -> None:
+    assert [name_of(text) for text in ("7", "7-2", "70-10")] == [(1, 7), (2, 7), (10, 70)]
+    for text in ("", "0", "07", "7-", "7-0", "7-1", "7-02", "-2", "7-2-3", "latest", "7 ", "\u0667", "9" * 20):
+        assert name_of(text) is None, text
 
 
 def test_a_directory_that_cannot_be_read(tmp_path: Path) -> None:

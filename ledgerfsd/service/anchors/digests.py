@@ -3,6 +3,9 @@
 Start at ``Digests``. They cannot be derived from the journal, so they are evidence, as receipts are: lines are only
 ever appended, and synced. A file holds 1,024 digests with all that came of them, and two or three files at most are in
 memory, so that a ledger of ten years starts as quickly as a new one.
+
+A ledger that was restored has several lives (incarnations). Each has files of its own, so that digests of a life that was
+lost stay what they were, under the names that they had: they are *lost*, and evidence of what was.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -31,6 +35,8 @@ DIGEST: Final = "digest/1"
 OUTCOME: Final = "outcome/1"
 SUFFIX: Final = ".ndjson"
 LINE_BYTES_MAX: Final = 1 << 20
+_FILE: Final = re.compile(r"([0-9]{20})(?:-([1-9][0-9]{0,9}))?" + re.escape(SUFFIX), re.ASCII)
+_NAME: Final = re.compile(r"([1-9][0-9]{0,18})(?:-([2-9]|[1-9][0-9]{1,9}))?", re.ASCII)
 
 What = Literal["anchored", "failed", "contradicted"]
 
@@ -77,10 +83,11 @@ class Issued(msgspec.Struct, frozen=True):
 
 
 class Digest:
-    """A checkpoint and what came of anchoring it."""
+    """A checkpoint and what came of anchoring it. ``incarnation``: the life of the ledger that issued it."""
 
-    def __init__(self, issued: Issued) -> None:
+    def __init__(self, issued: Issued, incarnation: int = 1) -> None:
         self.issued = issued
+        self.incarnation = incarnation
         # In the order of first mention, which never changes: the mount numbers files by it.
         self.outcomes: dict[str, Outcome | None] = {named.name: None for named in issued.anchors}
         self.changed = issued.time
@@ -89,6 +96,11 @@ class Digest:
     def size(self) -> int:
         """Entries of the log that it speaks of."""
         return self.issued.size
+
+    @property
+    def name(self) -> str:
+        """That of its directory: one that was lost in a restore may have the size of a later one."""
+        return f"{self.size}-{self.incarnation}" if self.incarnation > 1 else str(self.size)
 
     @property
     def checkpoint(self) -> bytes:
@@ -117,6 +129,7 @@ class Digest:
             "t": DIGEST,
             "ledger": ledger,
             "size": self.size,
+            "incarnation": self.incarnation,
             "root": self.issued.root,
             "time": self.issued.time,
             "anchors": anchors,
@@ -138,18 +151,37 @@ def _shown(outcome: Outcome) -> dict[str, Any]:
     return shown | {name: value for name, value in more.items() if value}
 
 
+def name_of(text: str) -> tuple[int, int] | None:
+    """Incarnation and size of the digest whose directory has this name; None: it is no such name."""
+    found = _NAME.fullmatch(text)
+    return (int(found[2] or 1), int(found[1])) if found else None
+
+
+class _Place(NamedTuple):
+    """A file by what its name says: sorted so, files are in the order in which they were written."""
+
+    incarnation: int
+    first: int  # size of its first digest
+
+    @property
+    def file(self) -> str:
+        """The name."""
+        return f"{self.first:020}" + (f"-{self.incarnation}" if self.incarnation > 1 else "") + SUFFIX
+
+
 class _File:
     """One file, as read."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, directory: Path, place: _Place) -> None:
+        self.path = directory / place.file
+        self.incarnation = place.incarnation
         self.digests: dict[int, Digest] = {}  # in order of size
         self.whole = 0  # bytes up to the last line that is complete; what follows was never said to be there
 
     def take(self, record: Issued | Outcome) -> None:
         """A line that is durable."""
         if isinstance(record, Issued):
-            self.digests[record.size] = Digest(record)
+            self.digests[record.size] = Digest(record, self.incarnation)
         elif record.size in self.digests:
             self.digests[record.size].add(record)
 
@@ -182,18 +214,31 @@ def _decode(line: bytes) -> Issued | Outcome:
     return outcome
 
 
-class Digests:
-    """All digests of a store. Reading needs no lock; ``add`` and ``retire`` are the daemon's."""
+class Restore(NamedTuple):
+    """From here on (``size`` entries) the log is of this incarnation."""
 
-    def __init__(self, directory: Path) -> None:
-        """Reads the newest file. Raises StoreError when the directory cannot be read."""
+    incarnation: int
+    size: int
+
+
+class Digests:
+    """All digests of a store. Reading needs no lock; ``add`` is the daemon's."""
+
+    def __init__(self, directory: Path, restores: Sequence[Restore] = ()) -> None:
+        """Reads the newest file. ``restores``: those of the log, oldest first; without them nothing is known to be lost.
+
+        Raises StoreError when the directory cannot be read.
+        """
         self.directory = directory
         self.trouble = ""  # why the last line could not be written
+        self._restores = restores
+        self._incarnation = restores[-1].incarnation if restores else 1
         self._turn = trio.Lock()
-        self._kept: OrderedDict[int, _File] = OrderedDict()
+        self._kept: OrderedDict[_Place, _File] = OrderedDict()
         try:
-            self._begins = sorted(int(path.stem) for path in directory.glob(f"[0-9]*{SUFFIX}") if path.stem.isdecimal())
-            self._last = _File(self._path(self._begins[-1])).load() if self._begins else None
+            named = (_FILE.fullmatch(path.name) for path in directory.glob(f"[0-9]*{SUFFIX}"))
+            self._places = sorted(_Place(int(found[2] or 1), int(found[1])) for found in named if found)
+            self._last = _File(directory, self._places[-1]).load() if self._places else None
         except OSError as error:
             raise StoreError(f"{error.filename or directory}: {error.strerror}") from None
 
@@ -201,15 +246,33 @@ class Digests:
 
     @property
     def newest(self) -> Digest | None:
-        """The one issued last."""
-        if self._last is None or not self._last.digests:
-            return None
-        return self._last.digests[next(reversed(self._last.digests))]
+        """The newest that speaks of this log."""
+        return next(self.backwards(), None)
+
+    def lost(self, digest: Digest) -> bool:
+        """Whether a restore gave up what it speaks of."""
+        return digest.size > self._end(digest.incarnation)
+
+    def _end(self, incarnation: int) -> int:
+        """How many entries of this life are in the log."""
+        sizes = [restore.size for restore in self._restores if restore.incarnation > incarnation]
+        return min(sizes) if sizes else 1 << 63
 
     def get(self, size: int) -> Digest | None:
-        """The digest of this size."""
-        begin = max((begin for begin in self._begins if begin <= size), default=0)
-        return self._file(begin).digests.get(size) if begin else None
+        """The digest of this size that speaks of this log."""
+        place = self._place(size)
+        return self._file(place).digests.get(size) if place else None
+
+    def _place(self, size: int) -> _Place | None:
+        """Where the digest of this size is, if there is one: in a life of which so many entries are left."""
+        return max(
+            (place for place in self._places if place.first <= size <= self._end(place.incarnation)), default=None
+        )
+
+    def of(self, incarnation: int, size: int) -> Digest | None:
+        """A digest of some life, lost or not."""
+        places = [each for each in self._places if each.incarnation == incarnation and each.first <= size]
+        return self._file(places[-1]).digests.get(size) if places else None
 
     def cosignatures(self, size: int) -> bytes:
         """Signature lines that witnesses gave for the digest of this size."""
@@ -218,47 +281,36 @@ class Digests:
             return b""
         return b"".join(each.data for each in digest.evidence().values() if each.kind == "witness")
 
-    def sizes(self, skip: int = 0) -> Iterator[int]:
-        """All sizes, smallest first, without the first ``skip``."""
-        for begin in self._begins[skip // FILE_DIGESTS :]:
-            yield from list(self._file(begin).digests)[skip % FILE_DIGESTS :]
-            skip = 0
+    def all(self, skip: int = 0) -> Iterator[Digest]:
+        """All digests, lost ones too, in the order in which they were issued, without the first ``skip``."""
+        for number, place in enumerate(list(self._places)):
+            # Of a life's files all but the last are full: they need not be read to be passed over.
+            full = number + 1 < len(self._places) and self._places[number + 1].incarnation == place.incarnation
+            if full and skip >= FILE_DIGESTS:
+                skip -= FILE_DIGESTS
+                continue
+            digests = list(self._file(place).digests.values())
+            yield from digests[skip:]
+            skip = max(0, skip - len(digests))
 
     def backwards(self) -> Iterator[Digest]:
-        """The newest digests first, of the two newest files: as far as it matters who has anchored what."""
-        for begin in self._begins[: -FILES_KEPT - 1 : -1]:
-            yield from reversed(self._file(begin).digests.values())
+        """Those that speak of this log, newest first, of a few files: as far as it matters who has anchored what."""
+        speaking = [place for place in self._places if place.first <= self._end(place.incarnation)]
+        for place in speaking[: -FILES_KEPT - 1 : -1]:
+            yield from (each for each in reversed(self._file(place).digests.values()) if not self.lost(each))
 
-    def _path(self, begin: int) -> Path:
-        return self.directory / f"{begin:020}{SUFFIX}"
-
-    def _file(self, begin: int) -> _File:
-        if self._last is not None and begin == self._begins[-1]:
+    def _file(self, place: _Place) -> _File:
+        if self._last is not None and place == self._places[-1]:
             return self._last
-        file = self._kept.get(begin)
+        file = self._kept.get(place)
         if file is None:
-            file = self._kept[begin] = _File(self._path(begin)).load()
+            file = self._kept[place] = _File(self.directory, place).load()
             if len(self._kept) > FILES_KEPT:
                 self._kept.popitem(last=False)
-        self._kept.move_to_end(begin)
+        self._kept.move_to_end(place)
         return file
 
     # -- writing
-
-    def retire(self, entries: int) -> None:
-        """Put files aside that speak of more entries than the log has: of a life that was lost in a restore."""
-        while (newest := self.newest) is not None and newest.size > entries:
-            assert self._last is not None
-            aside = self._last.path.with_suffix(f"{SUFFIX}.lost")
-            number = 1
-            while aside.exists():
-                number += 1
-                aside = self._last.path.with_suffix(f"{SUFFIX}.lost{number}")
-            self._last.path.rename(aside)
-            sync_directory(self.directory)
-            log.warning("digests of more entries than the log has were put aside", file=aside.name, size=newest.size)
-            self._begins.pop()
-            self._last = _File(self._path(self._begins[-1])).load() if self._begins else None
 
     async def add(self, record: Issued | Outcome) -> None:
         """Append a line, durably. Raises OSError; then it is as if nothing had been asked."""
@@ -275,14 +327,17 @@ class Digests:
             file.take(record)
             if isinstance(record, Issued) and file is not self._last:
                 self._last = file
-                self._begins.append(record.size)
+                self._places.append(_Place(self._incarnation, record.size))
 
     def _target(self, record: Issued | Outcome) -> _File:
         if isinstance(record, Outcome):
-            begin = max((begin for begin in self._begins if begin <= record.size), default=0)
-            return self._file(begin)
-        full = self._last is None or len(self._last.digests) >= FILE_DIGESTS
-        return _File(self._path(record.size)) if full or self._last is None else self._last
+            place = self._place(record.size)
+            assert place is not None
+            return self._file(place)
+        last = self._last
+        if last is None or len(last.digests) >= FILE_DIGESTS or last.incarnation != self._incarnation:
+            return _File(self.directory, _Place(self._incarnation, record.size))
+        return last
 
 
 def _append(path: Path, whole: int, line: bytes) -> None:

@@ -18,8 +18,8 @@ import structlog
 import trio
 
 from ledgerfsd.clock import NS_PER_SECOND, format_time, parse_time
-from ledgerfsd.errors import LedgerError, Refused
-from ledgerfsd.merkle import checkpoint, note
+from ledgerfsd.errors import DamageError, LedgerError, Refused
+from ledgerfsd.merkle import checkpoint, note, proof
 from ledgerfsd.service.anchors.digests import Issued, Named, Outcome, What
 from ledgerfsd.service.anchors.kinds import Anchor, AnchorError, Evidence, Head
 
@@ -91,6 +91,24 @@ class Anchoring:
         self._limit = limit
         self._issued = trio.Event()
         self._began_ns = ledger.clock.now_ns()
+
+    def compare(self) -> None:
+        """The journal goes on from the newest digest, or says itself that this was lost. Raises DamageError.
+
+        Digests were signed, so the signer knows as much; but not when its memory was rolled back too.
+        """
+        digest, entries = self._digests.newest, self._ledger.known.entries
+        if digest is None:
+            return
+        if digest.size > entries:
+            what = f"the store was rolled back: it has a digest of {digest.size} entries, the journal has {entries}"
+            hint = "restore the newest journal/ from a backup; only if it is lost for good: `ledgerfs restore`"
+            raise DamageError(what, hint=hint)
+        if proof.root(self._engine.hashes, digest.size).hex() != digest.issued.root:
+            what = f"the digest of {digest.size} entries in {self._digests.directory} is not of this journal"
+            raise DamageError(
+                what, hint="one of them was exchanged; if it was the digests, move them away and keep them"
+            )
 
     # -- what is told
 
@@ -193,8 +211,7 @@ class Anchoring:
                 await trio.sleep(self._interval)
 
     def _remember(self) -> None:
-        """Take up where the last life ended."""
-        self._digests.retire(self._ledger.known.entries)
+        """Take up where the last run ended. What an anchor has of a life that was lost says nothing of this log."""
         missing = {standing.anchor.name: standing for standing in self.standings}
         for digest in self._digests.backwards():
             for name, outcome in digest.outcomes.items():
@@ -205,7 +222,10 @@ class Anchoring:
                 return
 
     async def issue(self) -> Digest | None:
-        """Issue a digest if the log has grown. Raises OSError: nothing can be signed, or the store cannot be written."""
+        """Issue a digest if the log has grown; after a restore at once, since ``restore/1`` is new.
+
+        Raises OSError: nothing can be signed, or the store cannot be written.
+        """
         before = self._digests.newest
         if self._first_behind(before.size if before else 0) < 0:
             return None
