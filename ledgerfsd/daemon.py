@@ -27,7 +27,7 @@ from ledgerfsd.errors import LedgerError, Refused, StoreError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.obs import logging as obs_logging
 from ledgerfsd.obs.sdnotify import notify
-from ledgerfsd.service import memory
+from ledgerfsd.service import last_signed
 from ledgerfsd.service.anchors.digests import Digests, Restore
 from ledgerfsd.service.anchors.making import make
 from ledgerfsd.service.anchors.schedule import Anchoring
@@ -186,7 +186,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     signing = Signing(
         ledger,
         Keys(_keys(config, store.layout), ledger.origin),
-        apart=None if config.signer else memory.place(store.layout, config.last_signed),
+        apart=None if config.signer else last_signed.place(store.layout, config.last_signed),
         service=Path(config.signer) if config.signer else None,
     )
     query = Query(ledger)

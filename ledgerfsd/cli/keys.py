@@ -14,7 +14,8 @@ from ledgerfsd.cli.output import print_json, table
 from ledgerfsd.errors import LedgerError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.journal.recorded import recorded
-from ledgerfsd.service.keys import Key, Keys, usual_directory
+from ledgerfsd.service.keyring import Keyring
+from ledgerfsd.service.keys import Key, usual_directory
 from ledgerfsd.service.system import key_of, newest
 
 if TYPE_CHECKING:
@@ -58,11 +59,11 @@ def _size(text: str) -> int:
     return int(text)
 
 
-def of_store(layout: layouts.Layout, option: str | None) -> Keys:
+def of_store(layout: layouts.Layout, option: str | None) -> Keyring:
     """The keys of a store. Raises StoreError when it is none."""
     layouts.check(layout)
     origin = str(json.loads(layouts.first_entry(layout))["ledger"])
-    return Keys(Path(option).resolve() if option else usual_directory(layout.root), origin)
+    return Keyring(Path(option).resolve() if option else usual_directory(layout.root), origin)
 
 
 def run_key(options: argparse.Namespace) -> int:
@@ -94,7 +95,7 @@ def _plain(key: Key) -> dict[str, object]:
     return {"id": key.key_id, **msgspec.to_builtins(key)}
 
 
-def _list(keys: Keys, layout: layouts.Layout, *, as_json: bool) -> int:
+def _list(keys: Keyring, layout: layouts.Layout, *, as_json: bool) -> int:
     root, last = keys.trusted_root(), keys.last_signed()
     statements = [key_of(entry, root.ledger) for entry in recorded(layout, "key/1")]
     said = newest(statements)

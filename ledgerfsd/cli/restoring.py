@@ -14,12 +14,12 @@ from ledgerfsd.cli.output import Progress, print_json
 from ledgerfsd.errors import CODES, DamageError, LedgerError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.merkle.checkpoint import Checkpoint
-from ledgerfsd.service import memory
+from ledgerfsd.service import last_signed, memory
 from ledgerfsd.types import Mode
 
 if TYPE_CHECKING:
     from ledgerfsd.cli import Commands
-    from ledgerfsd.service.keys import Keys
+    from ledgerfsd.service.keyring import Keyring
     from ledgerfsd.state.verify import Verified
 
 RESTORE_TEXT: Final = """\
@@ -60,7 +60,7 @@ def run_restore(options: argparse.Namespace) -> int:
     layout = places.store(options.store)
     keys = of_store(layout, options.keys)
     with layouts.lock(layout):
-        last = _last_signed(keys, memory.place(layout, options.last_signed or ""))
+        last = _last_signed(keys, last_signed.place(layout, options.last_signed or ""))
         found, lost = _verified(layout, last, plain=options.progress)
         _confirm(options, keys.origin, found, last if lost else None)
         with Progress("rebuild", plain=options.progress) as progress:
@@ -78,7 +78,7 @@ def run_restore(options: argparse.Namespace) -> int:
     return 0
 
 
-def _last_signed(keys: Keys, apart: Path) -> Checkpoint | None:
+def _last_signed(keys: Keyring, apart: Path) -> Checkpoint | None:
     last = memory.Memory(keys, apart).last
     return last if last.size else None
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from ledgerfsd.errors import LedgerError
 from ledgerfsd.obs import logging as obs_logging
-from ledgerfsd.service.keys import TRUSTED_ROOT, Keys, parse_trusted_root
+from ledgerfsd.service.keyring import Keyring
+from ledgerfsd.service.keys import TRUSTED_ROOT, parse_trusted_root
 
 if TYPE_CHECKING:
     from ledgerfsd.cli import Commands
@@ -46,7 +47,9 @@ def run_signer(options: argparse.Namespace) -> int:
 
     directory = Path(options.keys).resolve()
     obs_logging.configure("info", "json" if options.json else "console")
-    listen(Keys(directory, options.ledger or _origin(directory)), Path(options.listen).absolute(), _user(options.user))
+    listen(
+        Keyring(directory, options.ledger or _origin(directory)), Path(options.listen).absolute(), _user(options.user)
+    )
     return 0
 
 

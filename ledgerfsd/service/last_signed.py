@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ledgerfsd.errors import StoreError
-from ledgerfsd.journal.layout import write_durably
+from ledgerfsd.journal.layout import Layout, first_entry, write_durably
 from ledgerfsd.merkle import checkpoint
 from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.merkle.note import NoteError
@@ -22,6 +22,23 @@ from ledgerfsd.merkle.note import NoteError
 SLOT_BYTES: Final = 4096  # a page: no write touches two slots
 SLOTS: Final = 2
 FILE_BYTES: Final = SLOT_BYTES * SLOTS
+VARIABLE: Final = "LEDGERFS_LAST_SIGNED"
+OF_ROOT: Final = Path("/var/lib/ledgerfs/last-signed")
+
+
+def directory(setting: str = "") -> Path:
+    """Where last-signed records are kept apart from stores: the setting, the environment, or the usual place of this user."""
+    if named := setting or os.environ.get(VARIABLE, ""):
+        return Path(named).absolute()
+    if os.geteuid() == 0:
+        return OF_ROOT
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "ledgerfs" / "last-signed"
+
+
+def place(layout: Layout, setting: str = "") -> Path:
+    """The record of this store: named by the hash of its genesis. Raises StoreError."""
+    return directory(setting) / hashlib.sha256(first_entry(layout)).hexdigest()
 
 
 def slot(head: Checkpoint) -> bytes:

@@ -6,49 +6,21 @@ the keys in it were rolled back with it. The later of the two counts; the earlie
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
-from ledgerfsd.core.hashing import leaf_hashes
+from ledgerfsd.core.hashing import leaf_hashes, mth, node_hash
 from ledgerfsd.errors import StoreError
-from ledgerfsd.journal.layout import Layout, first_entry, write_durably
+from ledgerfsd.journal.layout import write_durably
 from ledgerfsd.merkle import note
 from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.merkle.proof import ProofError, verify_consistency, verify_inclusion
-from ledgerfsd.service.keys import Keys
-from ledgerfsd.service.last_signed import LastSigned
-
-VARIABLE: Final = "LEDGERFS_LAST_SIGNED"
-OF_ROOT: Final = Path("/var/lib/ledgerfs/last-signed")
-
-
-def directory(setting: str = "") -> Path:
-    """Where last-signed records are kept apart from stores: the setting, the environment, or the usual place of this user."""
-    if named := setting or os.environ.get(VARIABLE, ""):
-        return Path(named).absolute()
-    if os.geteuid() == 0:
-        return OF_ROOT
-    state = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "ledgerfs" / "last-signed"
-
-
-def place(layout: Layout, setting: str = "") -> Path:
-    """The record of this store: named by the hash of its genesis. Raises StoreError."""
-    return directory(setting) / hashlib.sha256(first_entry(layout)).hexdigest()
-
-
-class Restored(msgspec.Struct, frozen=True):
-    """A ``restore/1`` in the log that is to be signed: its bytes, and the inclusion proof (hex)."""
-
-    index: int
-    entry: str
-    path: list[str]
+from ledgerfsd.service.keyring import Keyring
+from ledgerfsd.service.last_signed import VARIABLE, LastSigned
+from ledgerfsd.service.signer_lines import Shown
 
 
 class _Restore(msgspec.Struct, frozen=True):
@@ -59,10 +31,18 @@ class _Restore(msgspec.Struct, frozen=True):
     signed_root: str
 
 
+class _Seal(msgspec.Struct, frozen=True):
+    t: str
+    index: int
+    first: int
+    count: int
+    log_root: str
+
+
 class Memory:
     """What was signed last, in both places. Raises StoreError: it cannot be read, or the places contradict each other."""
 
-    def __init__(self, keys: Keys, apart: Path | None = None) -> None:
+    def __init__(self, keys: Keyring, apart: Path | None = None) -> None:
         self._keys = keys
         self._places = [keys.last_signed_path, *([apart] if apart else [])]
         self._files = [LastSigned(path, keys.origin) for path in self._places]
@@ -82,16 +62,18 @@ class Memory:
         size: int,
         root: bytes,
         proof: Sequence[bytes],
+        seal: Shown,
         *,
         earlier: Sequence[bytes] = (),
-        restored: Restored | None = None,
+        restored: Shown | None = None,
     ) -> bytes:
-        """The signed checkpoint. Raises ProofError: it would be a second history. StoreError: keys or memory fail.
+        """The signed checkpoint. Raises ProofError: it would be a second history, or of another size. StoreError: keys or memory fail.
 
-        ``proof`` leads from ``last`` to it, ``earlier`` from ``earlier``. Instead of both, ``restored`` shows that the log owns
-        up to having lost just what was signed last.
+        ``proof`` leads from ``last`` to it, ``earlier`` from ``earlier``; ``seal`` is the last leaf, which says of itself how large the
+        log is. Instead of both proofs, ``restored`` shows that the log owns up to having lost just what was signed last.
         """
         last = self.last
+        _ends_with(seal, size, root)
         if restored is not None:
             life = self._owns_up(restored, size, root)
         else:
@@ -117,12 +99,10 @@ class Memory:
             self.last, self.earlier, self._complete = head, None, True
         return data
 
-    def _owns_up(self, restored: Restored, size: int, root: bytes) -> int:
+    def _owns_up(self, restored: Shown, size: int, root: bytes) -> int:
         """The incarnation that the restore began. Raises ProofError: it is none, or of something else."""
-        entry = restored.entry.encode()
-        leaf = leaf_hashes([entry])
-        verify_inclusion(restored.index, size, leaf, [bytes.fromhex(each) for each in restored.path], root)
-        said = msgspec.json.decode(entry, type=_Restore)
+        _is_there(restored, size, root)
+        said = msgspec.json.decode(restored.entry, type=_Restore)
         if said.t != "restore/1" or said.index != restored.index:
             raise ProofError(f"entry {restored.index} is no restore")
         if (said.signed_size, said.signed_root) != (self.last.size, self.last.root.hex()):
@@ -143,3 +123,33 @@ class Memory:
         except OSError as error:
             hint = f"the setting last_signed, or {VARIABLE}, names another directory"
             raise StoreError(f"{path.parent}: {error.strerror}", hint=hint) from None
+
+
+def _is_there(shown: Shown, size: int, root: bytes) -> list[bytes]:
+    """The way from an entry up to the root. Raises ProofError: it is not in the log."""
+    path = [bytes.fromhex(each) for each in shown.path]
+    verify_inclusion(shown.index, size, leaf_hashes([shown.entry.encode()]), path, root)
+    return path
+
+
+def _ends_with(seal: Shown, size: int, root: bytes) -> None:
+    """Raise ProofError unless the last leaf is a seal that goes with this size.
+
+    A consistency proof of RFC 6962 does not bind the new size: one from 7 to 12 leaves also passes as one from 7 to 13. The
+    seal does, because it says its own index; and the siblings on its way up, which are all to its left, are the tree of what
+    stands before it, which it names too.
+    """
+    if seal.index != size - 1:
+        raise ProofError(f"entry {seal.index} is not the last of {size}")
+    path = _is_there(seal, size, root)
+    try:
+        said = msgspec.json.decode(seal.entry, type=_Seal)
+    except msgspec.DecodeError as error:
+        raise ProofError(f"entry {seal.index} is no seal: {error}") from None
+    if (said.t, said.index, said.first + said.count) != ("seal/1", seal.index, seal.index):
+        raise ProofError(f"entry {seal.index} is no seal of a log of {size} entries")
+    before = path[0] if path else mth(b"")
+    for sibling in path[1:]:
+        before = node_hash(sibling, before)
+    if before.hex() != said.log_root:
+        raise ProofError(f"the seal of {size} entries is of another log")

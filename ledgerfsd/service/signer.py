@@ -1,6 +1,6 @@
 """The signer: a process of its own (``python -m ledgerfsd.service.signer``) that alone reads the private keys.
 
-The daemon starts it with a socket as its standard input and speaks to it in lines of JSON (``Request``, ``Answer``). The
+The daemon starts it with a socket as its standard input and speaks to it in lines of JSON (``signer_lines``). The
 first line comes from the signer: what it signed last. It ends when the socket does.
 
 It never signs two histories: see ``memory.py``. The memory is durable before a signature is given out, so no crash makes it
@@ -10,6 +10,7 @@ forget one. ``signer_socket.py`` runs the same signer as a service of a user of 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import fcntl
 import os
 import resource
@@ -24,37 +25,14 @@ from typing import BinaryIO, Final
 import msgspec
 
 from ledgerfsd.errors import LedgerError, StoreError
-from ledgerfsd.service.keys import Key, Keys
-from ledgerfsd.service.memory import Memory, Restored
+from ledgerfsd.service.keyring import Keyring
+from ledgerfsd.service.keys import Key
+from ledgerfsd.service.memory import Memory
+from ledgerfsd.service.signer_lines import LINE_BYTES_MAX, Answer, Request
 
-LINE_BYTES_MAX: Final = 1 << 20
 PATIENCE_SECONDS: Final = 3.0
-
-
-class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Sign the checkpoint of this size and root (hex); ``proof`` (hex) leads from what was signed last to it.
-
-    ``earlier`` does so from the memory's other record, if that lags behind; ``restored`` instead of both: see ``Memory.sign``.
-    """
-
-    size: int
-    root: str
-    proof: list[str]
-    earlier: list[str] = []
-    restored: Restored | None = None
-
-
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The signed note, or why there is none; and what was signed last (size 0: nothing yet)."""
-
-    size: int
-    root: str
-    note: str = ""
-    error: str = ""
-    hint: str = ""
-    created: str = ""  # in the first line: the id of the key that was made because there was none
-    earlier_size: int = 0  # of the memory's other record, if that lags behind
-    earlier_root: str = ""
+_PR_SET_DUMPABLE: Final = 4  # prctl(2)
+_PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 class Signer:
@@ -68,9 +46,8 @@ class Signer:
         try:
             request = msgspec.json.decode(line, type=Request)
             proof, earlier = ([bytes.fromhex(hash_) for hash_ in hashes] for hashes in (request.proof, request.earlier))
-            data = self.memory.sign(
-                request.size, bytes.fromhex(request.root), proof, earlier=earlier, restored=request.restored
-            )
+            root = bytes.fromhex(request.root)
+            data = self.memory.sign(request.size, root, proof, request.seal, earlier=earlier, restored=request.restored)
         except LedgerError as error:
             return self.state(error=str(error), hint=error.hint)
         except (msgspec.DecodeError, ValueError) as error:
@@ -110,7 +87,7 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def open_signer(keys: Keys, apart: Path | None = None) -> tuple[Signer, Key | None]:
+def open_signer(keys: Keyring, apart: Path | None = None) -> tuple[Signer, Key | None]:
     """A signer that holds the keys, and the key that was made because there was none. Raises StoreError."""
     created = keys.create_if_absent()
     _hold(keys.directory)
@@ -127,7 +104,7 @@ def talk(signer: Signer, stream: BinaryIO, *, created: Key | None = None) -> Non
         stream.flush()
 
 
-def serve(keys: Keys, stream: BinaryIO, apart: Path | None = None) -> None:
+def serve(keys: Keyring, stream: BinaryIO, apart: Path | None = None) -> None:
     """Answer one daemon until it ends; what is wrong at the start is said in the first line."""
     try:
         signer, created = open_signer(keys, apart)
@@ -138,8 +115,15 @@ def serve(keys: Keys, stream: BinaryIO, apart: Path | None = None) -> None:
 
 
 def protect() -> None:
-    """No core file: it would hold the key."""
+    """Nobody of the same user looks into this process: no core file, no debugger, no /proc/<pid>/mem; and it gains no rights.
+
+    Whoever may read the key files needs none of that: see docs/SECURITY.md.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for option, value in ((_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1)):
+        if libc.prctl(option, value, 0, 0, 0):
+            raise StoreError(f"the signer cannot protect itself: {os.strerror(ctypes.get_errno())}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     protect()
     try:
         with socket.socket(fileno=0) as connection, connection.makefile("rwb") as stream:
-            serve(Keys(options.keys, options.origin), stream, options.last_signed)  # type: ignore[arg-type]
+            serve(Keyring(options.keys, options.origin), stream, options.last_signed)  # type: ignore[arg-type]
     except (BrokenPipeError, ConnectionResetError):
         return 0
     return 0

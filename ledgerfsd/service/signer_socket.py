@@ -23,8 +23,9 @@ import structlog
 
 from ledgerfsd.errors import StoreError
 from ledgerfsd.obs.sdnotify import notify
-from ledgerfsd.service.keys import Keys
-from ledgerfsd.service.signer import Answer, Signer, open_signer, protect, talk
+from ledgerfsd.service.keyring import Keyring
+from ledgerfsd.service.signer import Signer, open_signer, protect, talk
+from ledgerfsd.service.signer_lines import Answer
 
 log = structlog.get_logger()
 
@@ -32,7 +33,7 @@ BACKLOG: Final = 8
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid; unix(7)
 
 
-def listen(keys: Keys, path: Path, user: int) -> None:
+def listen(keys: Keyring, path: Path, user: int) -> None:
     """Sign for the daemon that runs as ``user``, until SIGTERM or SIGINT. Raises StoreError: no keys, or no socket."""
     protect()
     signer, created = open_signer(keys)

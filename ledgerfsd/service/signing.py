@@ -20,8 +20,7 @@ import ledgerfsd
 from ledgerfsd.errors import DamageError, LedgerError, StoreError
 from ledgerfsd.merkle import proof
 from ledgerfsd.service.keys import Keys, TrustedRoot
-from ledgerfsd.service.memory import Restored
-from ledgerfsd.service.signer import LINE_BYTES_MAX, Answer, Request
+from ledgerfsd.service.signer_lines import LINE_BYTES_MAX, Answer, Request, Shown
 from ledgerfsd.service.system import logged
 
 if TYPE_CHECKING:
@@ -235,16 +234,18 @@ class Signing:
 
     def _request(self, last: Answer, size: int) -> Request:
         hashes = self._engine.hashes
-        root = proof.root(hashes, size).hex()
+        root, seal = proof.root(hashes, size).hex(), self._show(size - 1, size)
         if self._restore is not None:
-            path = [hash_.hex() for hash_ in proof.inclusion(hashes, self._restore, size)]
-            entry = bytes(self._engine.entry(self._restore)).decode()
-            return Request(size, root, [], restored=Restored(self._restore, entry, path))
+            return Request(size, root, [], seal, restored=self._show(self._restore, size))
         paths = [
             [hash_.hex() for hash_ in proof.consistency(hashes, known, size)] if 0 < known < size else []
             for known in (last.size, last.earlier_size)
         ]
-        return Request(size, root, paths[0], paths[1])
+        return Request(size, root, paths[0], seal, paths[1])
+
+    def _show(self, index: int, size: int) -> Shown:
+        path = [hash_.hex() for hash_ in proof.inclusion(self._engine.hashes, index, size)]
+        return Shown(index, bytes(self._engine.entry(index)).decode(), path)
 
     async def _receive(self) -> Answer:
         """One line. Raises StoreError when there is none."""

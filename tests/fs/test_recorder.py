@@ -13,7 +13,7 @@ from ledgerfsd.errors import Refused
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.journal.recorded import recorded
 from ledgerfsd.merkle import note, proof
-from ledgerfsd.service.keys import Keys
+from ledgerfsd.service.keyring import Keyring
 from ledgerfsd.service.ledger import Ledger
 from ledgerfsd.service.system import disagreements, key_of, logged, missing, newest
 from ledgerfsd.state.verify import Part, verify
@@ -59,7 +59,7 @@ async def test_verify_looks_at_the_roots_of_recorded_anchors(ledger: Ledger, rig
 
 
 async def test_the_log_comes_to_say_what_the_trusted_root_says(ledger: Ledger, tmp_path: Path) -> None:
-    keys = Keys(tmp_path / "keys", LEDGER)
+    keys = Keyring(tmp_path / "keys", LEDGER)
     keys.create()
     for change in (lambda: None, keys.rotate, lambda: keys.revoke(keys.trusted_root().keys[0].key_id, 5), keys.rotate):
         change()

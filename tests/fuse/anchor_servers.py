@@ -1,4 +1,7 @@
-"""Real counterparts of anchors on this machine: a time stamp authority (`openssl ts`) and an S3 server with object lock (moto)."""
+"""Real counterparts of anchors on this machine: a time stamp authority (`openssl ts`) and an S3 server with object lock (ministack).
+
+``S3Proxy`` stands before that server and spoils its answers: what a server does that is asked for a lock and gives none.
+"""
 
 from __future__ import annotations
 
@@ -133,9 +136,10 @@ def free_port() -> int:
 def s3_server(log: Path) -> Iterator[str]:
     """The URL of a server that enforces object lock; it has a bucket with it, ``BUCKET``."""
     port = free_port()
-    code = f"import sys, moto.server; sys.exit(moto.server.main(['-H', '127.0.0.1', '-p', '{port}']))"
+    settings = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "s3"}
+    program = [Path(sys.executable).with_name("ministack")]
     with log.open("wb") as said:
-        server = subprocess.Popen([sys.executable, "-c", code], stdout=said, stderr=said, env=os.environ | CREDENTIALS)
+        server = subprocess.Popen(program, cwd=log.parent, stdout=said, stderr=said, env=os.environ | settings)
     try:
         deadline = time.monotonic() + READY_SECONDS
         while not _answers(port):
@@ -155,12 +159,65 @@ def s3_server(log: Path) -> Iterator[str]:
 def _answers(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        connection.request("GET", "/moto-api/")
-        return connection.getresponse().status == 200
+        connection.request("GET", "/")
+        return connection.getresponse().status < 500
     except OSError:
         return False
     finally:
         connection.close()
+
+
+class S3Proxy:
+    """Passes everything on to an S3 server, and changes headers of answers: name (lower case) → value, None: left out."""
+
+    def __init__(self, url: str) -> None:
+        self._there = url.removeprefix("http://")
+        self.changed: dict[str, str | None] = {}
+        self.refused: set[str] = set()  # queries that are answered 501, such as "retention"
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        """Its URL."""
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if any(word in self.path.partition("?")[2] for word in proxy.refused):
+                    self.send_error(501)
+                    return
+                connection = http.client.HTTPConnection(proxy._there, timeout=10)
+                connection.request(self.command, self.path, body, dict(self.headers))
+                answer = connection.getresponse()
+                data = answer.read()
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    changed = proxy.changed.get(name.lower(), value)
+                    if changed is not None and name.lower() not in (
+                        "transfer-encoding",
+                        "connection",
+                        "content-length",
+                    ):
+                        self.send_header(name, changed)
+                self.send_header("Content-Length", answer.getheader("Content-Length", str(len(data))))
+                self.end_headers()
+                self.wfile.write(data)
+                connection.close()
+
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = pass_on
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            server.daemon_threads = True
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{server.server_address[1]}"
+            finally:
+                server.shutdown()
+                thread.join()
 
 
 def client(url: str) -> Any:

@@ -23,7 +23,7 @@ from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.service.anchors import rfc3161
 from ledgerfsd.service.anchors.kinds import Unreachable
 from tests.conftest import LEDGER, REPOSITORY, SEGMENT_BYTES, Daemon
-from tests.fuse.anchor_servers import BUCKET, CREDENTIALS, REGION, Authority, client, s3_server, status
+from tests.fuse.anchor_servers import BUCKET, CREDENTIALS, REGION, Authority, S3Proxy, client, s3_server, status
 from tests.fuse.conftest import ACCOUNTS, lines, pay
 from tests.fuse.test_anchoring import drop, gauges, health, ledgerfs, until
 from tests.fuse.test_digests import digest, latest
@@ -200,7 +200,7 @@ def _the_folder_only_grows(worm: Path) -> None:
 
 
 def _the_bucket_refuses(url: str, path: Path) -> None:
-    """To delete or replace the version, by whoever has the keys."""
+    """To delete or replace the version, to lock it for less, or less strictly, by whoever has the keys."""
     owner = client(url)
     key = f"main/{int(path.name):020}.checkpoint"
     detail = next(anchor for anchor in digest(path)["anchors"] if anchor["name"] == "audit")["detail"]
@@ -210,6 +210,12 @@ def _the_bucket_refuses(url: str, path: Path) -> None:
     for more in ({}, {"BypassGovernanceRetention": True}):
         with pytest.raises(owner.exceptions.ClientError, match="AccessDenied"):
             owner.delete_object(Bucket=BUCKET, Key=key, VersionId=detail["version"], **more)
+        for mode, days in (("COMPLIANCE", -1), ("COMPLIANCE", -29), ("GOVERNANCE", 1), ("GOVERNANCE", -1)):
+            asked = {"Mode": mode, "RetainUntilDate": until_then + datetime.timedelta(days=days)}
+            with pytest.raises(owner.exceptions.ClientError, match="AccessDenied"):
+                owner.put_object_retention(Bucket=BUCKET, Key=key, VersionId=detail["version"], Retention=asked, **more)
+    with pytest.raises(owner.exceptions.ClientError, match="BucketNotEmpty"):
+        owner.delete_bucket(Bucket=BUCKET)
     owner.put_object(Bucket=BUCKET, Key=key, Body=b"another")  # a new version, which hides nothing
     owner.delete_object(Bucket=BUCKET, Key=key)  # a marker, which hides nothing from who asks for versions
     there = owner.get_object(Bucket=BUCKET, Key=key, VersionId=detail["version"])["Body"].read()
@@ -328,8 +334,85 @@ def test_a_bucket_that_holds_another_history_or_no_lock(place: Place, tmp_path: 
     absent = S3Anchor(name="x", bucket="absent", endpoint_url=place.s3, region=REGION, retention_days=1)
     with pytest.raises(Unreachable, match="NoSuchBucket"):
         Bucket(absent).put(head, day)
+    # One that somebody put there without a lock is locked; one that is locked for less is locked for longer.
+    owner, long = client(place.s3), datetime.timedelta(days=40)
+    second = head._replace(size=8, data=note.sign(Checkpoint(LEDGER, 8, bytes(32)).body(), [signer]))
+    owner.put_object(Bucket=BUCKET, Key=f"direct/{second.file}", Body=second.data)
+    for more in (day, long):
+        locked = Bucket(settings).put(second, more)
+        said = owner.head_object(Bucket=BUCKET, Key=locked["key"], VersionId=locked["version"])
+        assert said["ObjectLockMode"] == "COMPLIANCE"
+        left = datetime.datetime.fromisoformat(locked["retain_until"]) - datetime.datetime.now(datetime.UTC)
+        assert more - datetime.timedelta(minutes=5) < left <= more
+    assert Bucket(settings).put(second, day) == locked, "a longer lock stays as it is"
     # Keys from a file in Amazon's form instead of the environment.
     keys = tmp_path / "credentials"
     keys.write_text("[audit]\naws_access_key_id = FROMFILE\naws_secret_access_key = x\n")
     from_file = Bucket(S3Anchor(name="x", bucket=BUCKET, retention_days=1, credentials_file=str(keys), profile="audit"))
     assert from_file._client._request_signer._credentials.access_key == "FROMFILE"
+
+
+LOCK_MODE, LOCK_UNTIL = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"
+
+
+def in_days(days: int) -> str:
+    return (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+LESS: list[tuple[dict[str, str | None], str]] = [
+    ({LOCK_MODE: None, LOCK_UNTIL: None}, "is not locked in COMPLIANCE mode"),
+    ({LOCK_MODE: "GOVERNANCE"}, "is not locked in COMPLIANCE mode"),
+    ({LOCK_UNTIL: None}, "is not locked in COMPLIANCE mode"),
+    ({LOCK_UNTIL: in_days(1)}, "and not until"),
+    ({LOCK_UNTIL: in_days(29)}, "and not until"),
+    ({LOCK_UNTIL: in_days(-1)}, "is over"),
+]
+
+
+def test_a_server_that_gives_less_than_was_asked(fuse: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lock, another mode, too short a time, one that is over: the object is there, and still it is no anchor. SEMANTICS 11.8"""
+    from ledgerfsd.config import S3Anchor
+    from ledgerfsd.service.anchors.kinds import Head
+    from ledgerfsd.service.anchors.s3 import Bucket
+
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    signer = note.generate(LEDGER)
+    with s3_server(tmp_path / "s3.log") as s3, (proxy := S3Proxy(s3)).serving() as url:
+        bucket = Bucket(S3Anchor(name="x", bucket=BUCKET, endpoint_url=url, region=REGION, retention_days=30))
+        for size, (changed, why) in enumerate(LESS, 1):
+            head = Head(size, bytes(32), note.sign(Checkpoint(LEDGER, size, bytes(32)).body(), [signer]))
+            proxy.changed = changed
+            for refused in (
+                set(),
+                {"retention"},
+                set(),
+            ):  # when it is tried again the object is there: no better for that
+                proxy.refused = refused
+                with pytest.raises(Unreachable, match="501" if refused else why):
+                    bucket.put(head, datetime.timedelta(days=30))
+            proxy.changed, proxy.refused = {}, set()
+            assert bucket.put(head, datetime.timedelta(days=30))["key"] == head.file
+        assert len(list(bucket.versions())) == len(LESS), "nothing was put twice"
+        _a_daemon_does_not_count_it(proxy, url, tmp_path)
+
+
+def _a_daemon_does_not_count_it(proxy: S3Proxy, url: str, tmp_path: Path) -> None:
+    settings = tmp_path / "ledger.toml"
+    table = f'kind = "s3"\nname = "audit"\nbucket = "{BUCKET}"\nprefix = "d/"\nendpoint_url = "{url}"\nregion = "{REGION}"\n'
+    head = "anchor_seconds = 1\nanchor_limit_seconds = 2\n\n[[anchors]]\n"
+    settings.write_text(f"{head}{table}retention_days = 30\ntimeout_seconds = 10\n")
+    proxy.changed = {LOCK_UNTIL: in_days(29)}
+    store = create(tmp_path / "store", LEDGER, segment_bytes=SEGMENT_BYTES).root
+    daemon = Daemon(store, tmp_path / "mount", ["--config", str(settings)]).start()
+    try:
+        until(lambda: "the newest anchor is of 0 entries" in health(daemon))
+        assert "and not until" in health(daemon)
+        assert digest(latest(daemon))["anchors"][0]["outcome"] == "failed"
+        assert gauges(daemon)["ledgerfs_unanchored_seconds"] > 2
+        proxy.changed = {}
+        until(lambda: health(daemon) == "ok\n")
+        assert digest(latest(daemon))["anchors"][0]["outcome"] == "anchored"
+        assert "Traceback" not in daemon.log.read_text()
+    finally:
+        daemon.kill()

@@ -20,7 +20,8 @@ import pytest
 from ledgerfsd.merkle import note, tlog_proof
 from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.merkle.proof import ProofError, verify_consistency
-from ledgerfsd.service.keys import Keys, TrustedRoot, parse_trusted_root, usual_directory
+from ledgerfsd.service.keyring import Keyring
+from ledgerfsd.service.keys import TrustedRoot, parse_trusted_root, usual_directory
 from tests.conftest import LEDGER, REPOSITORY, Daemon
 from tests.fuse.conftest import Mounted, lines, pay, with_accounts
 
@@ -308,7 +309,7 @@ def test_a_store_that_was_rolled_back_is_not_mounted(
         ledger.drop(f"{number}.json", pay())
     checkpoint = head(ledger)[1]
     assert daemon.stop() == 0
-    assert Keys(keys, LEDGER).last_signed() == checkpoint
+    assert Keyring(keys, LEDGER).last_signed() == checkpoint
     old = tmp_path / "old"
     if not signed_ahead:  # the history goes another way and gets longer than what was signed
         other = daemons(old, "--keys", str(tmp_path / "other")).start()
@@ -325,7 +326,7 @@ def test_a_store_that_was_rolled_back_is_not_mounted(
 def test_a_store_of_another_ledger_does_not_get_these_keys(
     store: Path, daemons: Callable[..., Daemon], tmp_path: Path
 ) -> None:
-    Keys(tmp_path / "keys", "ledger.example/other").create()
+    Keyring(tmp_path / "keys", "ledger.example/other").create()
     refused = mount_again(daemons, store, "--keys", str(tmp_path / "keys"))
     assert refused.returncode == 3
     assert "is of the ledger 'ledger.example/other'" in refused.stderr

@@ -11,7 +11,8 @@ from typing import Any
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.journal.recorded import recorded
 from ledgerfsd.merkle import checkpoint, note
-from ledgerfsd.service.keys import Keys, parse_trusted_root, usual_directory
+from ledgerfsd.service.keyring import Keyring
+from ledgerfsd.service.keys import parse_trusted_root, usual_directory
 from tests.conftest import LEDGER, REPOSITORY
 from tests.fuse.conftest import Mounted, pay
 
@@ -43,7 +44,7 @@ def test_a_new_key_is_in_the_log_before_the_next_checkpoint(ledger: Mounted) -> 
     (first,) = said(ledger)
     assert first["index"] == 2
     assert (first["status"], first["valid_from_size"]) == ("active", 0)
-    keys = Keys(usual_directory(ledger.daemon.store), LEDGER)
+    keys = Keyring(usual_directory(ledger.daemon.store), LEDGER)
     assert first["vkey"] == keys.trusted_root().keys[0].vkey
     size = checkpoint.parse(note.parse((ledger / "log/checkpoint").read_bytes()).text).size
     new = keys.rotate()
@@ -98,12 +99,12 @@ def test_keys_that_are_gone_are_revoked_in_the_log(ledger: Mounted) -> None:
     ledger.daemon.start()
     _, new, gone = said(ledger)
     assert (gone["vkey"], gone["status"]) == (first["vkey"], "revoked")
-    assert new["vkey"] == Keys(directory, LEDGER).trusted_root().keys[0].vkey
+    assert new["vkey"] == Keyring(directory, LEDGER).trusted_root().keys[0].vkey
 
 
 def test_verifiers_compare_the_log_with_the_trusted_root(ledger: Mounted, tmp_path: Path) -> None:
     root = tmp_path / "root.json"
-    keys = Keys(usual_directory(ledger.daemon.store), LEDGER)
+    keys = Keyring(usual_directory(ledger.daemon.store), LEDGER)
     root.write_bytes(keys.trusted_root_path.read_bytes())
     good = json.loads(root.read_text())
     keys.rotate()

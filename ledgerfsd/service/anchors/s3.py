@@ -2,7 +2,8 @@
 
 boto3 is an extra (``pip install ledgerfs[s3]``) and is imported only when such an anchor is configured. Objects are named as
 files of an anchor folder are. An object that is there is compared, in all its versions; a new one is put with a retention
-in COMPLIANCE mode and asked for again: it counts only when the server says that it is locked so long.
+in COMPLIANCE mode and asked for again: it counts only when the server says that it is locked so long. One that lay there
+without such a lock, or with a shorter one, is locked first.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ class Bucket:
     def put(self, head: Head, retention: datetime.timedelta) -> dict[str, Any]:
         """Put a checkpoint, or find it; what a reader needs to find it again. Raises Unreachable, AnchorError."""
         key = f"{self._prefix}{head.file}"
-        found = ""
+        found, until = "", datetime.datetime.now(datetime.UTC) + retention
         for there in self.versions(key):
             kinds.compare(f"s3://{self._bucket}/{there.key} version {there.version}", there.data, head.data)
             found = found or there.version
+        asked = not found or self._short(key, found, retention)
         if not found:
-            until = datetime.datetime.now(datetime.UTC) + retention
             answer = self._call(
                 self._client.put_object,
                 Bucket=self._bucket,
@@ -65,10 +66,35 @@ class Bucket:
                 ObjectLockRetainUntilDate=until,
             )
             found = str(answer.get("VersionId", ""))
-        return {"bucket": self._bucket, "key": key, "version": found, "retain_until": self._locked(key, found)}
+        elif asked:
+            self._call(
+                self._client.put_object_retention,
+                Bucket=self._bucket,
+                Key=key,
+                VersionId=found,
+                Retention={"Mode": MODE, "RetainUntilDate": until},
+            )
+        return {
+            "bucket": self._bucket,
+            "key": key,
+            "version": found,
+            "retain_until": self._locked(key, found, until if asked else None),
+        }
 
-    def _locked(self, key: str, version: str) -> str:
-        """Until when. A server that does not know locks stores the object all the same, and says nothing."""
+    def _short(self, key: str, version: str, retention: datetime.timedelta) -> bool:
+        """Whether the object is locked for less than we would have asked when it was put; by the server's clock."""
+        answer = self._call(self._client.head_object, Bucket=self._bucket, Key=key, VersionId=version)
+        until = answer.get("ObjectLockRetainUntilDate")
+        if answer.get("ObjectLockMode") != MODE or not isinstance(until, datetime.datetime):
+            return True
+        short: bool = until < answer["LastModified"] + retention - SLACK
+        return short
+
+    def _locked(self, key: str, version: str, asked: datetime.datetime | None) -> str:
+        """Until when; ``asked``: how long it was asked to be locked just now, None: nothing was asked.
+
+        A server that does not know locks stores the object all the same, and says nothing. Raises Unreachable.
+        """
         answer = self._call(self._client.head_object, Bucket=self._bucket, Key=key, VersionId=version)
         until = answer.get("ObjectLockRetainUntilDate")
         if answer.get("ObjectLockMode") != MODE or not isinstance(until, datetime.datetime):
@@ -76,6 +102,9 @@ class Bucket:
             raise Unreachable(what, hint="make the bucket with object lock enabled")
         if until < datetime.datetime.now(datetime.UTC) - SLACK:
             raise Unreachable(f"the retention of s3://{self._bucket}/{key} is over, {until.isoformat()}")
+        if asked is not None and until < asked - SLACK:
+            what = f"s3://{self._bucket}/{key} is locked until {until.isoformat()}, and not until {asked.isoformat()}"
+            raise Unreachable(what, hint="the server keeps less than was asked of it")
         return until.astimezone(datetime.UTC).isoformat()
 
     def versions(self, prefix: str = "") -> Iterator[Object]:
