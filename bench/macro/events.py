@@ -24,6 +24,8 @@ ACCOUNTS: Final = 10_000
 READERS: Final = 100
 READ_BYTES: Final = 1 << 20
 
+_CONSUMER_FILES: Final = (("events.ndjson", os.O_RDONLY), ("position", os.O_WRONLY))
+
 _fork = multiprocessing.get_context("fork")
 
 
@@ -32,11 +34,12 @@ def run(report: Report, directory: Path, *, seed: int, transactions: int, files:
     for turn in range(report.repeats):
         with Mounted(directory / "ledger", ACCOUNTS) as ledger:
             payments = workload.Payments(seed + turn, ACCOUNTS)
-            for readers in (1, READERS):
+            for readers in (1, 10, READERS):
                 _latency(report, ledger, payments, readers, files)
             for readers in (0, 1, READERS):
                 _rate(report, ledger, payments, readers, transactions)
             _throughput(report, ledger, transactions)
+            _consumers(report, ledger, payments, transactions // 10)
 
 
 # -- readers: one process
@@ -205,6 +208,47 @@ def _catch_up(path: Path, end: int, readers: int, control: Connection) -> None:
     control.recv()
     with ThreadPoolExecutor(readers) as pool:
         control.send(all(pool.map(read, range(readers))))
+
+
+def _consumers(report: Report, ledger: Mounted, payments: workload.Payments, transactions: int) -> None:
+    """READERS consumers that acknowledge what each READ gave them, while NDJSON is written at full speed."""
+    begin, folder = _count(ledger), ledger.mount / "events" / "consumers"
+    for number in range(READERS):
+        place = folder / f"c{begin}-{number}"
+        place.mkdir()
+        (place / "position").write_text(f"{begin}\n")
+    pieces, running = [payments.lines(workload.FILE_INTENTS) for _ in range(transactions // workload.FILE_INTENTS)], []
+    for first in range(0, READERS, 10):
+        names = [f"c{begin}-{number}" for number in range(first, first + 10)]
+        running.append(_fork.Process(target=_acknowledge, args=(folder, names, begin + transactions)))
+        running[-1].start()
+    name, before = f"events, {READERS} consumers that acknowledge", ledger.processor_seconds()
+    with timed() as section:
+        began = time.perf_counter()
+        copy(pieces, ledger.mount / "inbox" / f"consumers-{begin}.ndjson")
+        committed = time.perf_counter() - began
+        for process in running:
+            process.join()
+    report.spent(name, section)
+    report.add(f"{name}, commits meanwhile", "tx/s", transactions / committed)
+    report.add(f"{name}, all together", "events/s", READERS * transactions / section.seconds)
+    used = ledger.processor_seconds() - before
+    report.add(f"{name}, processor time of the daemon an event", "us", used / (READERS * transactions) * 1e6)
+
+
+def _acknowledge(folder: Path, names: list[str], end: int) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def follow(name: str) -> None:
+        position = int((folder / name / "position").read_bytes())
+        stream, done = (os.open(folder / name / each, flags) for each, flags in _CONSUMER_FILES)
+        while position < end:
+            piece = os.read(stream, READ_BYTES)
+            position = _index(piece[piece.rfind(b"\n", 0, -1) + 1 :]) + 1
+            os.write(done, b"%d\n" % position)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(follow, names))
 
 
 def _read_file(path: Path) -> int:

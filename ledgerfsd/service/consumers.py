@@ -13,12 +13,12 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import structlog
 import trio
 
 from ledgerfsd.clock import format_time, parse_time
-from ledgerfsd.journal.layout import sync_directory, write_durably
+from ledgerfsd.journal.layout import sync_directory
+from ledgerfsd.service.position_file import PositionFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,24 +34,32 @@ _NUMBER_BYTES: Final = 6
 _NEW: Final = ".new"  # what write_durably calls a file before it is renamed
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    consumer: str
-    position: int
-    time: str
-
-
 class Consumer:
     """One consumer. ``position``: the first event that it has not acknowledged; -1: its file cannot be read."""
 
-    __slots__ = ("lock", "mtime_ns", "name", "number", "position", "removed")
+    __slots__ = ("file", "lock", "mtime_ns", "name", "number", "position", "removed")
 
-    def __init__(self, name: str, position: int, mtime_ns: int) -> None:
-        self.name = name
+    def __init__(self, file: PositionFile, position: int, mtime_ns: int) -> None:
+        self.file = file
+        self.name = file.path.name
         self.position = position
         self.mtime_ns = mtime_ns
-        self.number = number_of(name)
+        self.number = number_of(self.name)
         self.lock = trio.Lock()
         self.removed = False
+
+
+class _Save:
+    """A position on its way to the disk."""
+
+    __slots__ = ("consumer", "done", "error", "position", "time_ns")
+
+    def __init__(self, consumer: Consumer, position: int, time_ns: int) -> None:
+        self.consumer = consumer
+        self.position = position
+        self.time_ns = time_ns
+        self.done = False
+        self.error: OSError | None = None
 
 
 def number_of(name: str) -> int:
@@ -68,6 +76,8 @@ class Consumers:
         self._clock = clock
         self._failures: dict[str, str] = {}
         self._by_number: dict[int, Consumer] = {}
+        self._saves: list[_Save] = []  # that nobody has taken to the disk yet
+        self._disk = trio.Lock()
         if directory.is_dir():
             for path in sorted(directory.iterdir()):
                 if not path.name.endswith(_NEW):
@@ -77,15 +87,14 @@ class Consumers:
         self._by_number[consumer.number] = consumer
 
     def _load(self, path: Path) -> Consumer:
+        file = PositionFile(path)
         try:
-            read = msgspec.json.decode(path.read_bytes(), type=_File)
-            if read.consumer != path.name or read.position < 0:
-                raise ValueError("it is another consumer's")
-            return Consumer(path.name, read.position, parse_time(read.time))
-        except (OSError, ValueError, msgspec.DecodeError) as error:
+            kept = file.read()
+            return Consumer(file, kept.position, parse_time(kept.time))
+        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
             log.error("the position of a consumer cannot be read", path=str(path), error=str(error))
             self._failures[path.name] = f"its file cannot be read: {error}"
-            return Consumer(path.name, -1, 0)
+            return Consumer(file, -1, 0)
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -145,7 +154,7 @@ class Consumers:
         """A new consumer at event 0. EEXIST; EPERM: no name for one; ENOSPC: there are too many; EIO: the disk fails."""
         if not NAME.fullmatch(name) or name.endswith(_NEW.encode()):
             raise _fault(errno.EPERM)
-        consumer = Consumer(name.decode(), 0, 0)
+        consumer = Consumer(PositionFile(self._directory / name.decode()), 0, 0)
         if consumer.number in self._by_number:
             raise _fault(errno.EEXIST)
         if len(self._by_number) >= CONSUMERS_MAX:
@@ -192,26 +201,34 @@ class Consumers:
             del self._by_number[consumer.number]
 
     async def _save(self, consumer: Consumer, position: int) -> None:
-        now_ns = self._clock.now_ns()
-        text = msgspec.json.encode(_File(consumer.name, position, format_time(now_ns))) + b"\n"
-        try:
-            await trio.to_thread.run_sync(self._write, consumer.name, text)
-        except OSError as error:
+        """Those who come while a thread is at the disk go there together afterwards: one of them takes them all along."""
+        save = _Save(consumer, position, self._clock.now_ns())
+        self._saves.append(save)
+        with trio.CancelScope(shield=True):  # others may wait for what we have taken
+            async with self._disk:
+                if not save.done:
+                    saves, self._saves = self._saves, []
+                    await trio.to_thread.run_sync(_write, saves)
+        if save.error is not None:
             # Of the old and the new position one will be there after a crash. The old one is what we go by: it repeats events.
-            self._failures[consumer.name] = f"its position is not written: {error.strerror}"
-            raise _fault(errno.ENOSPC if error.errno == errno.ENOSPC else errno.EIO) from None
+            self._failures[consumer.name] = f"its position is not written: {save.error.strerror}"
+            raise _fault(errno.ENOSPC if save.error.errno == errno.ENOSPC else errno.EIO)
         self._failures.pop(consumer.name, None)
-        consumer.position, consumer.mtime_ns = position, now_ns
-
-    def _write(self, name: str, text: bytes) -> None:
-        if not self._directory.is_dir():  # a store from before there were consumers
-            self._directory.mkdir(mode=0o750)
-            sync_directory(self._directory.parent)
-        write_durably(self._directory / name, text)
+        consumer.position, consumer.mtime_ns = position, save.time_ns
 
     def _unlink(self, name: str) -> None:
         (self._directory / name).unlink(missing_ok=True)
         sync_directory(self._directory)
+
+
+def _write(saves: list[_Save]) -> None:
+    """In a worker thread."""
+    for save in saves:
+        try:
+            save.consumer.file.write(save.position, format_time(save.time_ns))
+        except OSError as error:
+            save.error = error
+        save.done = True
 
 
 def _fault(number: int) -> OSError:

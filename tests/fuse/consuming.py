@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 18  # what a stream gives at most
 
 
 def done_before(path: str, position: int) -> int:

@@ -555,9 +555,16 @@ def test_consumers_survive_and_damage_is_seen(ledger: Mounted) -> None:
     assert (ledger / ".ledgerfs/health").read_text() == "ok\n"
     ledger.daemon.stop()
     path = ledger.daemon.store / "consumers/one"
-    path.write_text(path.read_text().replace('"position":3', '"position":9999'))
+    path.write_text(
+        '{"consumer":"one","position":9999,"time":"2026-01-01T00:00:00Z"}\n'
+    )  # as it was before there were slots
     ledger.daemon.start()
     assert "consumer one: it is ahead of the log" in (ledger / ".ledgerfs/health").read_text()
+    assert write(consumers / "one/reset", "1\n") == 0
+    ledger.daemon.kill()
+    ledger.daemon.start()
+    assert (consumers / "one/position").read_text() == "1\n"
+    assert (ledger / ".ledgerfs/health").read_text() == "ok\n"
 
 
 def test_the_schemas_are_there(shared: Mounted) -> None:
@@ -572,41 +579,47 @@ def test_the_schemas_are_there(shared: Mounted) -> None:
 # -- killed at random
 
 
-def kill_and_restart(ledger: Mounted, groups: list[list[str]], *, files: int, pause: float) -> None:
-    """Consumers in one process for each group, killed at random while commits run; then each has each event once, in order."""
+def kill_and_restart(ledger: Mounted, groups: list[list[str]], *, files: int, size: int, kills: int) -> None:
+    """Consumers in one process for each group, killed at random while commits go at full speed, and while the consumers catch up;
+    then each has each event once, in order. ``files`` of ``size`` intents; ``kills``: of processes that had done something."""
     chance = random.Random(1)
     for name in (name for group in groups for name in group):
         (ledger / "events/consumers" / name).mkdir()
         (ledger.work / name).touch()
+    text = lines([pay("0.01")] * size)
 
     def load() -> None:
         for at in range(files):
-            ledger.drop(f"load-{at}.ndjson", lines([pay("0.01")] * 200))
-            time.sleep(pause)
+            ledger.drop(f"load-{at}.ndjson", text)
 
-    writer = threading.Thread(target=load)
-    writer.start()
+    def done(group: list[str]) -> int:
+        return sum((ledger.work / name).stat().st_size for name in group)
 
     def start(group: list[str], end: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-S", "-E", CONSUMING, ledger.path, ledger.work, str(end), *group])
 
+    writer = threading.Thread(target=load)
     running = [start(group, FOR_EVER) for group in groups]
-    killed = 0
-    while writer.is_alive() or killed < 3:
-        at = chance.randrange(len(running))
+    before = [0] * len(groups)
+    writer.start()
+    killed = turn = 0
+    while writer.is_alive() or killed < kills:
+        at, turn = chance.randrange(len(running)), turn + 1
         time.sleep(chance.random() / len(groups))
         running[at].kill()
         assert running[at].wait(TIMEOUT) == -signal.SIGKILL
-        # Those that count had done something.
-        killed += sum((ledger.work / name).stat().st_size > 0 for name in groups[at])
+        killed += done(groups[at]) > before[at]
+        before[at] = done(groups[at])
         running[at] = start(groups[at], FOR_EVER)
+        if not writer.is_alive():
+            ledger.drop(f"more-{turn}.ndjson", lines([pay("0.01")] * 10))  # so that there is always something to do
     writer.join()
     end = count(ledger)
     for process in running:
         process.kill()
         assert process.wait(TIMEOUT) == -signal.SIGKILL
     for process in [start(group, end) for group in groups]:
-        assert process.wait(TIMEOUT) == 0
+        assert process.wait(2 * TIMEOUT) == 0
     for name in (name for group in groups for name in group):
         text = (ledger.work / name).read_text()
         seen = text.count("\n")
@@ -617,11 +630,11 @@ def kill_and_restart(ledger: Mounted, groups: list[list[str]], *, files: int, pa
 
 def test_consumers_that_are_killed_see_every_event_once(ledger: Mounted) -> None:
     """SEMANTICS 14.5, SEMANTICS 14.7"""
-    kill_and_restart(ledger, [["c1", "c2"], ["c3"]], files=150, pause=0)
+    kill_and_restart(ledger, [["c1", "c2"], ["c3"]], files=30, size=1000, kills=5)
 
 
 @pytest.mark.slow
 def test_a_hundred_consumers(ledger: Mounted) -> None:
     """SEMANTICS 14.5"""
     groups = [[f"c{group}-{number}" for number in range(10)] for group in range(10)]
-    kill_and_restart(ledger, groups, files=40, pause=0.2)
+    kill_and_restart(ledger, groups, files=10, size=4000, kills=30)

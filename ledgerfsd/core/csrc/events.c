@@ -66,13 +66,11 @@ static char *put(char *out, const char *text, size_t len) {
 }
 #define PUT(out, literal) put(out, literal, sizeof literal - 1)
 
-static char *put_hex(char *out, const uint8_t *bytes, size_t len) {
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < len; i++) {
-        *out++ = digits[bytes[i] >> 4];
-        *out++ = digits[bytes[i] & 15];
-    }
-    return out;
+static char *put_number(char *out, uint64_t value, unsigned digits) { /* at least so many digits */
+    uint8_t text[24];
+    size_t len = (size_t)(lfs_u64_put(text, value) - text), zeros = len < digits ? digits - len : 0;
+    memset(out, '0', zeros);
+    return put(out + zeros, (const char *)text, len);
 }
 
 static uint32_t subject_of(const lfs_entry *entry, char out[96]) {
@@ -80,7 +78,7 @@ static uint32_t subject_of(const lfs_entry *entry, char out[96]) {
     const uint8_t *p = NULL;
     lfs_text found = entry->account;
     uint64_t tx;
-    if (entry->tx.p && lfs_entry_u64(entry->tx, &tx) == 0) return (uint32_t)sprintf(out, "tx_%04llu", (unsigned long long)tx);
+    if (entry->tx.p && lfs_entry_u64(entry->tx, &tx) == 0) return (uint32_t)(put_number(PUT(out, "tx_"), tx, 4) - out);
     if (!found.p && entry->postings.p && lfs_entry_posting_next(entry->postings, &p, &posting) == 1) found = posting.account;
     if (!found.p || found.len > 64) return 0;
     memcpy(out, found.p, found.len);
@@ -90,12 +88,12 @@ static uint32_t subject_of(const lfs_entry *entry, char out[96]) {
 /* The head of a line, without "data":, padded with spaces. Returns -1 for what is no entry. */
 static int render_head(lfs_engine *e, uint64_t index, const uint8_t *bytes, uint32_t len, const char *origin, size_t origin_len, char *out) {
     lfs_entry entry;
-    char number[24], subject[96];
+    char subject[96];
     if (lfs_entry_read(bytes, len, &entry) || !entry.t.p || entry.t.len > KIND_BYTES_MAX || !entry.time.p || entry.time.len != TIME_BYTES) return -1;
     const char *kind = (const char *)entry.t.p, *slash = memchr(kind, '/', entry.t.len);
     if (!slash) return -1;
     char *p = PUT(out, "{\"specversion\":\"1.0\",\"id\":\"");
-    p = put(p, number, (size_t)sprintf(number, "%llu", (unsigned long long)index));
+    p = put_number(p, index, 1);
     p = PUT(p, "\",\"source\":\"");
     p = put(p, origin, origin_len);
     p = PUT(p, "\",\"type\":\"ledgerfs.");
@@ -110,9 +108,9 @@ static int render_head(lfs_engine *e, uint64_t index, const uint8_t *bytes, uint
     p = PUT(p, "\",\"time\":\"");
     p = put(p, (const char *)entry.time.p, TIME_BYTES);
     p = PUT(p, "\",\"sequence\":\"");
-    p = put(p, number, (size_t)sprintf(number, "%020llu", (unsigned long long)index));
+    p = put_number(p, index, 20);
     p = PUT(p, "\",\"leafhash\":\"");
-    p = put_hex(p, e->hashes[0].map + index * 32, 32);
+    p = (char *)lfs_hex_put((uint8_t *)p, e->hashes[0].map + index * 32, 32);
     p = PUT(p, "\",");
     size_t data = HEAD_BYTES + origin_len - (sizeof "\"data\":" - 1);
     memset(p, ' ', data - (size_t)(p - out));
