@@ -22,14 +22,15 @@ from ledgerfsd.service.system import disagreements, key_of
 if TYPE_CHECKING:
     from ledgerfsd.cli import Commands
     from ledgerfsd.journal.fsck import Finding
-    from ledgerfsd.state.verify import Anchor, Verified
+    from ledgerfsd.state.verify import Anchor, Part, Verified
 
 FINDINGS_SHOWN: Final = 100
 VERIFY_TEXT: Final = """\
 Work everything out again from the bytes of the journal: the form of every entry, leaf hashes, the chain of seals, batch
 and log roots; whether each entry follows from those before it: balances, limits, freezes, closed periods, holds and their
 expiry, reversals, ids, transaction numbers; the state roots. Then compare hashes/, runs/ and index.lmdb with that, and the
-log with checkpoints that were kept elsewhere. Nothing of the store is changed. What is named as bad is the first bad
+log with checkpoints that were kept elsewhere, and what the store keeps beside the journal (digests/, snapshots.ndjson, the public
+keys, what was signed last) with the log and with itself. Nothing of the store is changed. What is named as bad is the first bad
 entry, in the order of the journal.
 
 Whoever has the signing key can rewrite history so that all inside the store fits. Only what was kept outside shows it:
@@ -50,7 +51,8 @@ replayed, because balances need them, and their totals must add up, but whether 
 not verified; the hashes of so many entries are taken from hashes/, and must lead to the checkpoint.
 
 Ends with 0 when all fits (an unfinished batch after a crash is no fault), 1 when only a projection is wrong
-(`ledgerfs rebuild` mends it) or an anchor is of what a restore gave up ("lost in the restore at entry N"), 4 when there
+(`ledgerfs rebuild` mends it), what lies beside the journal is not what was written ("evidence"), or an anchor is of what a
+restore gave up ("lost in the restore at entry N"), 4 when there
 is damage or the history is not the one that was signed.
 
 examples:
@@ -83,7 +85,9 @@ def register(commands: Commands) -> None:
         help="trust the hashes of what stands before this size, or before a checkpoint in a file",
     )
     verify.add_argument(
-        "--journal-only", action="store_true", help="leave the projections (hashes/, runs/, index.lmdb) out"
+        "--journal-only",
+        action="store_true",
+        help="leave out the projections (hashes/, runs/, index.lmdb) and what lies beside (digests/, keys/, named snapshots)",
     )
     verify.add_argument("--jobs", metavar="N", type=int, help="threads (default: one a processor)")
     verify.add_argument("--progress", action="store_true", help="progress as plain lines when stderr is no terminal")
@@ -92,7 +96,8 @@ def register(commands: Commands) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Verify a store."""
-    from ledgerfsd.state.verify import Part, verify  # LMDB: not needed by the commands that only use a mount
+    from ledgerfsd.service import beside  # LMDB, trio: not needed by the commands that only use a mount
+    from ledgerfsd.state.verify import Part, verify
 
     layout = places.store(options.store)
     layouts.check(layout)
@@ -113,7 +118,11 @@ def run_verify(options: argparse.Namespace) -> int:
     # A batch that is being written looks like damage once the next one follows: so without a limit nobody may write.
     alone = nullcontext() if options.mount else layouts.lock(layout)
     with alone, Progress("verify", plain=options.progress) as progress:
-        findings, found = verify(layout, anchors=anchors, part=part, jobs=options.jobs, progress=progress)
+        spoiled, own = ([], []) if options.journal_only else _beside(layout, believed.origin, part)
+        findings, found = verify(layout, anchors=[*anchors, *own], part=part, jobs=options.jobs, progress=progress)
+    findings += spoiled
+    if not options.journal_only:
+        findings += beside.keys(layout, believed.origin, found.keys)
     findings += _agreement(believed.root if options.trusted_root else None, found)
     return _report(options, findings, found, anchors)
 
@@ -121,8 +130,9 @@ def run_verify(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace, findings: list[Finding], found: Verified, anchors: list[Anchor]) -> int:
     damaged = any(finding.severity == "damage" for finding in findings)
     wrong = any(finding.severity == "projection" for finding in findings)
+    spoiled = any(finding.severity == "evidence" for finding in findings)
     lost = any(finding.severity == "lost" for finding in findings)
-    code = DamageError.exit_code if damaged else 1 if wrong or lost else 0
+    code = DamageError.exit_code if damaged else 1 if wrong or lost or spoiled else 0
     if options.json:
         said = {"ok": code == 0, **asdict(found), "findings": [asdict(finding) for finding in findings]}
         print_json(said | {"time_stamps": [stamp for anchor in anchors for stamp in anchor.stamps]})
@@ -142,6 +152,11 @@ def _report(options: argparse.Namespace, findings: list[Finding], found: Verifie
         )
     if wrong:
         print("the journal is whole; `ledgerfs rebuild` mends the projections", file=sys.stderr)
+    if spoiled:
+        print(
+            "what is named as evidence cannot be made anew: get it from a backup, or a copy of digests/",
+            file=sys.stderr,
+        )
     return code
 
 
@@ -163,6 +178,18 @@ def _line(finding: Finding) -> str:
     return f"{finding.severity}: {place}: {finding.what}"
 
 
+def _beside(layout: layouts.Layout, origin: str, part: Part) -> tuple[list[Finding], list[Anchor]]:
+    """What is wrong with what lies beside the journal; and what it says of the part of the log that is verified."""
+    from ledgerfsd.service import beside
+    from ledgerfsd.state.verify import Anchor
+
+    findings, signed = beside.examine(layout, origin)
+    heads = [(name, head) for name, head in signed if head.size >= part.trusted]
+    if part.limit is not None:  # what was signed since is not verified now
+        heads = [(name, head) for name, head in heads if head.size <= part.limit]
+    return findings, [Anchor(name, head.size, head.root, own=True) for name, head in heads]
+
+
 def _agreement(root: TrustedRoot | None, found: Verified) -> list[Finding]:
     """Whether the log says of the keys what the trusted root says. The log alone makes no key trusted."""
     from ledgerfsd.journal.fsck import Finding
@@ -179,7 +206,7 @@ class _Believed:
     """Whose signatures count."""
 
     def __init__(self, options: argparse.Namespace, origin: str) -> None:
-        self._origin = origin
+        self.origin = origin
         self.root: TrustedRoot | None = None
         if options.trusted_root and options.vkey:
             raise LedgerError("--trusted-root and --vkey both say whose signatures count", hint="give one of them")
@@ -194,8 +221,8 @@ class _Believed:
     def believe(self, data: bytes, where: str) -> None:
         """Take a trusted root. Raises LedgerError when it is of another ledger."""
         self.root = parse_trusted_root(data, where)
-        if self.root.ledger != self._origin:
-            raise LedgerError(f"{where} is of the ledger {self.root.ledger!r}, the store of {self._origin!r}")
+        if self.root.ledger != self.origin:
+            raise LedgerError(f"{where} is of the ledger {self.root.ledger!r}, the store of {self.origin!r}")
 
     def file(self, path: Path) -> Anchor:
         """The checkpoint in a file. Raises LedgerError as ``anchor`` does."""
@@ -209,7 +236,7 @@ class _Believed:
             hint = "give --trusted-root FILE or --vkey KEY, from a source that is not this machine"
             raise LedgerError("an --anchor is worth what its signature is worth", hint=hint)
         data, root = kept.data, self.root
-        signed = root.verify(data) if root is not None else checkpoint.verify(data, self._origin, self._verifiers)[0]
+        signed = root.verify(data) if root is not None else checkpoint.verify(data, self.origin, self._verifiers)[0]
         if self._policy is not None:
             self._policy.verify(data)
         return Anchor(kept.name, signed.size, signed.root, stamps=kept.stamps)

@@ -37,10 +37,11 @@ class Finding:
 
     ``damage``: the ledger is not what was sealed; ``projection``: only a derived file is wrong (`ledgerfs rebuild`
     makes it anew); ``note``: normal after a crash, the next start tidies it; ``lost``: what was signed is gone, and the log
-    itself says so since it was restored.
+    itself says so since it was restored; ``evidence``: what is kept beside the journal and cannot be derived from it is not
+    what was written, or does not go with the journal.
     """
 
-    severity: Literal["damage", "projection", "note", "lost"]
+    severity: Literal["damage", "projection", "note", "lost", "evidence"]
     file: str
     entry: int  # index, -1 when it concerns no entry
     what: str

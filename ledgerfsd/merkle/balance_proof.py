@@ -155,7 +155,7 @@ def verify(data: bytes, origin: str, verifiers: Iterable[Verifier]) -> Proven:
         raise ProofError(f"a balance proof of more than {PROOF_BYTES_MAX} bytes")
     try:
         found = msgspec.json.decode(data, type=_Proof)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the latter for names of members
         raise ProofError(f"not a balance proof: {error}") from None
     if found.t != KIND:
         raise ProofError(f"of kind {found.t!r}, not {KIND!r}")
@@ -179,7 +179,7 @@ def tlog_proof_in(data: bytes) -> bytes:
     """The tlog-proof in a balance proof, for those who have verified it, or only want to see. Raises ProofError."""
     try:
         return msgspec.json.decode(data, type=_Proof).proof.encode()
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the latter for names of members
         raise ProofError(f"not a balance proof: {error}") from None
 
 
@@ -264,7 +264,7 @@ def _follow(found: _Proof, account: Account, totals: list[Total]) -> Total:
 def _state_root(seal: bytes) -> str:
     try:
         value = msgspec.json.decode(seal, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the latter for names of members
         raise ProofError(f"the seal: {error}") from None
     root = value.get("state_root")
     if value.get("t") != "seal/1" or not isinstance(root, str):

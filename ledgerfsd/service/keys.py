@@ -89,7 +89,7 @@ def parse_trusted_root(data: bytes, where: str) -> TrustedRoot:
     """Read ``trusted_root.json``; ``where`` is for the message. Raises NoteError."""
     try:
         root = msgspec.json.decode(data, type=TrustedRoot)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the latter for names of members
         raise NoteError(f"{where} is not a trusted root: {error}") from None
     if root.t != KIND:
         raise NoteError(f"{where} is of kind {root.t!r}, not {KIND!r}")

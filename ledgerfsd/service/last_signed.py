@@ -64,6 +64,20 @@ def _read(path: Path, origin: str) -> tuple[Checkpoint | None, int]:
         return None, -1
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from None
+    return _in_force(path, data, origin)
+
+
+def examine(path: Path, origin: str) -> tuple[Checkpoint | None, bool]:
+    """The checkpoint in force, and whether the other slot is torn. Raises StoreError, PermissionError."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None, False
+    slots = [data[at : at + SLOT_BYTES] for at in range(0, len(data), SLOT_BYTES)] if len(data) == FILE_BYTES else []
+    return _in_force(path, data, origin)[0], any(_body(each) is None for each in slots if each.strip(b"\0"))
+
+
+def _in_force(path: Path, data: bytes, origin: str) -> tuple[Checkpoint, int]:
     whole = {0: data}  # the body alone: as it was written before there were slots
     if len(data) == FILE_BYTES:
         pieces = ((number, _body(data[number * SLOT_BYTES :][:SLOT_BYTES])) for number in range(SLOTS))

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from ledgerfsd.clock import format_time
+from ledgerfsd.journal import checked
 from ledgerfsd.journal.layout import sync_directory
 
 if TYPE_CHECKING:
@@ -38,13 +39,21 @@ class Named(NamedTuple):
     size: int
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
+class Line(msgspec.Struct, forbid_unknown_fields=True):
     """A line of the file."""
 
     leaf: str
     name: str
     size: int
     time: str
+
+
+def read(line: bytes) -> Line:
+    """What a line (without its newline) says. Raises ValueError: it is not what was written."""
+    said = msgspec.json.decode(checked.unseal(line), type=Line)
+    if not NAME.fullmatch(said.name):
+        raise ValueError("a bad name")
+    return said
 
 
 class NamedSnapshots:
@@ -96,8 +105,8 @@ class NamedSnapshots:
             if self._lines >= NAMES_MAX:
                 raise _fault(errno.EMLINK)
             size = self._engine.counts().entries
-            line = _Line(self._engine.leaf(size - 1).hex(), name, size, format_time(self._clock.now_ns()))
-            data = msgspec.json.encode(line) + b"\n"
+            line = Line(self._engine.leaf(size - 1).hex(), name, size, format_time(self._clock.now_ns()))
+            data = checked.seal(msgspec.json.encode(line))
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._append, data)
             self._end += len(data)
@@ -137,14 +146,14 @@ class NamedSnapshots:
         for line in data[: self._end].split(b"\n")[:-1]:
             self._lines += 1
             try:
-                self._take(msgspec.json.decode(line, type=_Line))
-            except (msgspec.MsgspecError, ValueError) as error:
+                self._take(read(line))
+            except ValueError as error:
                 self._wrong.append(f"line {self._lines}: {error}")
                 log.error("a named snapshot is not what was written", line=self._lines, reason=str(error))
 
-    def _take(self, line: _Line) -> None:
-        if not NAME.fullmatch(line.name) or line.name in self._by_name:
-            raise ValueError("a bad or repeated name")
+    def _take(self, line: Line) -> None:
+        if line.name in self._by_name:
+            raise ValueError("a repeated name")
         if not 0 < line.size <= self._engine.counts().entries:
             raise ValueError(f"{line.name} is of {line.size} entries, and the log has fewer")
         if self._engine.leaf(line.size - 1).hex() != line.leaf:

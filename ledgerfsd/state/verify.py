@@ -41,6 +41,7 @@ class Anchor(NamedTuple):
     root: bytes
     entry: int = -1  # the `anchor/1` that says so, -1: it came from elsewhere
     stamps: tuple[str, ...] = ()  # what time stamps say of it; nothing is judged by them here
+    own: bool = False  # it lies in the store itself, so that it agrees proves nothing
 
 
 @dataclass
@@ -166,7 +167,7 @@ def _anchored(verifier: Verifier, anchors: list[Anchor], found: Verified) -> Ite
     """The log has every signed tree as its beginning."""
     for anchor in anchors:
         if verifier.root(anchor.size) == anchor.root:
-            found.anchors += anchor.entry < 0
+            found.anchors += anchor.entry < 0 and not anchor.own
             found.recorded_anchors += anchor.entry >= 0
         elif lost := _lost(anchor, found.restores):
             yield Finding("lost", anchor.name, lost["index"], _words(anchor, lost))

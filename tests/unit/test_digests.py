@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from ledgerfsd.errors import StoreError
+from ledgerfsd.journal import checked
 from ledgerfsd.service.anchors.digests import FILE_DIGESTS, Digests, Issued, Named, Outcome, Restore, name_of
 
 TIME = "2026-11-26T12:00:00.000000000Z"
@@ -95,7 +96,7 @@ def test_torn_and_wrong_lines_hide_nothing(tmp_path: Path, tail: bytes) -> None:
         file.write(tail)
     trio.run(add, 6)
     assert sizes_of(Digests(directory)) == [3, 6]
-    assert path.read_bytes().endswith(msgspec.json.encode(issued(6)) + b"\n")
+    assert path.read_bytes().endswith(checked.seal(msgspec.json.encode(issued(6))))
 
 
 def test_digests_of_a_life_that_was_lost_stay_under_their_names(many: Path, tmp_path: Path) -> None:

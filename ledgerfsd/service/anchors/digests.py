@@ -25,6 +25,7 @@ import trio
 
 from ledgerfsd.clock import parse_time
 from ledgerfsd.errors import StoreError
+from ledgerfsd.journal import checked
 from ledgerfsd.journal.layout import sync_directory
 
 log = structlog.get_logger()
@@ -48,7 +49,7 @@ class Named(msgspec.Struct, frozen=True):
     name: str
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """What came of one attempt to anchor a digest."""
 
     size: int
@@ -71,7 +72,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
         return base64.b64decode(self.evidence)
 
 
-class Issued(msgspec.Struct, frozen=True):
+class Issued(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The line of a digest."""
 
     size: int
@@ -157,7 +158,7 @@ def name_of(text: str) -> tuple[int, int] | None:
     return (int(found[2] or 1), int(found[1])) if found else None
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """A file by what its name says: sorted so, files are in the order in which they were written."""
 
     incarnation: int
@@ -169,10 +170,16 @@ class _Place(NamedTuple):
         return f"{self.first:020}" + (f"-{self.incarnation}" if self.incarnation > 1 else "") + SUFFIX
 
 
+def place_of(name: str) -> Place | None:
+    """What the name of a file says; None: it is no such name."""
+    found = _FILE.fullmatch(name)
+    return Place(int(found[2] or 1), int(found[1])) if found else None
+
+
 class _File:
     """One file, as read."""
 
-    def __init__(self, directory: Path, place: _Place) -> None:
+    def __init__(self, directory: Path, place: Place) -> None:
         self.path = directory / place.file
         self.incarnation = place.incarnation
         self.digests: dict[int, Digest] = {}  # in order of size
@@ -192,20 +199,22 @@ class _File:
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    self.take(_decode(line))
-                except (msgspec.DecodeError, ValueError) as error:
+                    self.take(decode(line))
+                except ValueError as error:
                     log.warning("passed over a line that is no digest", file=self.path.name, reason=str(error))
                 self.whole += len(line)
         return self
 
 
-def _decode(line: bytes) -> Issued | Outcome:
-    kind = msgspec.json.decode(line, type=dict[str, Any]).get("t")
+def decode(line: bytes) -> Issued | Outcome:
+    """What a line says. Raises ValueError (msgspec.DecodeError is one): it is not what was written."""
+    value = checked.unseal(line.removesuffix(b"\n"))
+    kind = msgspec.json.decode(value, type=dict[str, Any]).get("t")
     if kind == DIGEST:
-        issued = msgspec.json.decode(line, type=Issued)
+        issued = msgspec.json.decode(value, type=Issued)
         parse_time(issued.time)
         return issued
-    outcome = msgspec.json.decode(line, type=Outcome)
+    outcome = msgspec.json.decode(value, type=Outcome)
     parse_time(outcome.time)
     try:
         base64.b64decode(outcome.evidence, validate=True)
@@ -234,10 +243,10 @@ class Digests:
         self._restores = restores
         self._incarnation = restores[-1].incarnation if restores else 1
         self._turn = trio.Lock()
-        self._kept: OrderedDict[_Place, _File] = OrderedDict()
+        self._kept: OrderedDict[Place, _File] = OrderedDict()
         try:
-            named = (_FILE.fullmatch(path.name) for path in directory.glob(f"[0-9]*{SUFFIX}"))
-            self._places = sorted(_Place(int(found[2] or 1), int(found[1])) for found in named if found)
+            named = (place_of(path.name) for path in directory.glob(f"[0-9]*{SUFFIX}"))
+            self._places = sorted(place for place in named if place)
             self._last = _File(directory, self._places[-1]).load() if self._places else None
         except OSError as error:
             raise StoreError(f"{error.filename or directory}: {error.strerror}") from None
@@ -263,7 +272,7 @@ class Digests:
         place = self._place(size)
         return self._file(place).digests.get(size) if place else None
 
-    def _place(self, size: int) -> _Place | None:
+    def _place(self, size: int) -> Place | None:
         """Where the digest of this size is, if there is one: in a life of which so many entries are left."""
         return max(
             (place for place in self._places if place.first <= size <= self._end(place.incarnation)), default=None
@@ -299,7 +308,7 @@ class Digests:
         for place in speaking[: -FILES_KEPT - 1 : -1]:
             yield from (each for each in reversed(self._file(place).digests.values()) if not self.lost(each))
 
-    def _file(self, place: _Place) -> _File:
+    def _file(self, place: Place) -> _File:
         if self._last is not None and place == self._places[-1]:
             return self._last
         file = self._kept.get(place)
@@ -316,7 +325,7 @@ class Digests:
         """Append a line, durably. Raises OSError; then it is as if nothing had been asked."""
         async with self._turn:
             file = self._target(record)
-            line = msgspec.json.encode(record) + b"\n"
+            line = checked.seal(msgspec.json.encode(record))
             try:
                 await trio.to_thread.run_sync(_append, file.path, file.whole, line)
             except OSError as error:
@@ -327,7 +336,7 @@ class Digests:
             file.take(record)
             if isinstance(record, Issued) and file is not self._last:
                 self._last = file
-                self._places.append(_Place(self._incarnation, record.size))
+                self._places.append(Place(self._incarnation, record.size))
 
     def _target(self, record: Issued | Outcome) -> _File:
         if isinstance(record, Outcome):
@@ -336,7 +345,7 @@ class Digests:
             return self._file(place)
         last = self._last
         if last is None or len(last.digests) >= FILE_DIGESTS or last.incarnation != self._incarnation:
-            return _File(self.directory, _Place(self._incarnation, record.size))
+            return _File(self.directory, Place(self._incarnation, record.size))
         return last
 
 

@@ -115,7 +115,7 @@ def verify(token: bytes, data: bytes, roots: list[x509.Certificate], *, nonce: i
         return response.tst_info.gen_time
     except tsp.VerificationError as error:
         raise Unreachable(f"the time stamp does not verify: {error}") from None
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise Unreachable(f"not a time stamp: {error}") from None
 
 
