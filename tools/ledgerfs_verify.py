@@ -15,7 +15,9 @@ Options of store and mount: --checkpoint FILE and --anchor FILE, as often as you
 or a folder of them, or digests/. Take them, and the key, from OUTSIDE the machine under audit: without them a consistent forgery, or a log
 cut off, does not show. All commands: --json, --quiet. VKEY: a C2SP verifier key (name+id+base64), a file with one, or a trusted_root.json,
 of whose keys the log must say the same (the log alone makes none trusted); repeat --key for several.
---policy FILE: a C2SP tlog-policy whose quorum of witnesses must have cosigned each checkpoint; its logs do instead of --key.
+--policy FILE: a C2SP tlog-policy whose quorum of witnesses must have cosigned each checkpoint; its logs do instead of --key. Files *.cosig
+beside a file `checkpoint`, as in digests/<size>/, are taken for lines of it. Time stamps (*.tsr) are RFC 3161, and openssl judges them:
+  openssl ts -verify -data digests/SIZE/checkpoint -in digests/SIZE/NAME.tsr -CAfile ROOTS.pem
 Store and mount verify framing, canonical JSON, numbers, times, every stored hash, the chain of seals and their roots, every running total
 by replay, limits, frozen and closed accounts and periods, holds and expiry, reversals, ids, chains, state roots. NOT verified: whether
 what was refused had to be; hashes of accepted intents (not in the log); anchor/1; genesis.json, receipts/, runs/, index.lmdb/ (FORMAT 1).
@@ -800,9 +802,14 @@ class Source:  # journal/*.seg of a store that nobody writes, and hashes/ if it 
 FILES = {"checkpoint": "checkpoint", "tx": "proof entry", "balance": "proof", "consistency": "old new proof"}
 
 
+def note_in(path: Path) -> str:  # a checkpoint; with the lines of witnesses beside it, in a digest (FORMAT 15)
+    more = sorted(path.parent.glob("*.cosig")) if path.name == "checkpoint" else []
+    return str(b"".join(each.read_bytes() for each in [path, *more]), "utf-8")
+
+
 def run(options: argparse.Namespace, keys: list[Key], policy: Policy) -> Object:
     if options.command == "checkpoint":
-        note = str(options.checkpoint.read_bytes(), "utf-8")
+        note = note_in(options.checkpoint)
         origin, size, root = verify_checkpoint(note, keys, policy)
         cosigned = policy.check(note)
         return {"origin": origin, "size": size, "root": root.hex()} | ({"cosigned": cosigned} if cosigned else {})
@@ -814,8 +821,7 @@ def run(options: argparse.Namespace, keys: list[Key], policy: Policy) -> Object:
     if options.command == "balance":
         return verify_balance(options.proof.read_bytes(), keys, policy)
     if options.command == "consistency":
-        notes = [str(path.read_bytes(), "utf-8") for path in (options.old, options.new)]
-        old, new = (verify_checkpoint(note, keys, policy) for note in notes)
+        old, new = (verify_checkpoint(note_in(path), keys, policy) for path in (options.old, options.new))
         check(old[0] == new[0], "C2SP tlog-checkpoint: the checkpoints are of two ledgers")
         *lines, end = str(options.proof.read_bytes(), "utf-8").split("\n")
         check(end == "", "13: the proof does not end with a newline")
@@ -824,7 +830,7 @@ def run(options: argparse.Namespace, keys: list[Key], policy: Policy) -> Object:
     points = []
     for path in [file for at in options.points for file in (at.is_dir() and sorted(at.rglob("*checkpoint"))) or [at]]:
         try:
-            points.append((str(path), verify_checkpoint(str(path.read_bytes(), "utf-8"), keys, policy)))
+            points.append((str(path), verify_checkpoint(note_in(path), keys, policy)))
         except Fault as fault:
             raise Fault(fault.reason, str(path)) from None
     return Audit(Source(options.directory, options.command == "mount"), points, keys, options.quiet).run()

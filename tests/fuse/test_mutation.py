@@ -10,7 +10,9 @@ import itertools
 import json
 import random
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fnmatch import fnmatch
@@ -457,6 +459,30 @@ def test_no_change_of_a_time_stamp_passes(full: Everything, tmp_path: Path) -> N
         command = ["openssl", "ts", "-verify", "-data", full.files / "digest/checkpoint", "-in", tmp_path / "t.tsr"]
         done = subprocess.run([*command, "-CAfile", full.tsa_roots], capture_output=True, check=False)
         assert (done.returncode == 0) is (at is None), at
+
+
+def test_a_digest_directory_for_who_has_none_of_our_code(full: Everything, tmp_path: Path) -> None:
+    """The stand-alone verifier takes cosignatures beside the checkpoint; for time stamps its --help gives openssl's command."""
+    folder, policy = shutil.copytree(full.files / "digest", tmp_path / "digests/7"), tmp_path / "policy"
+    policy.write_bytes(full.policy)
+    script = REPOSITORY / "tools/ledgerfs_verify.py"
+    asked = [sys.executable, script, "checkpoint", folder / "checkpoint", "--policy", policy]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert (done.returncode, "cosigned: ['witness.example/w1" in done.stdout) == (0, True), done
+    cosigned = (folder / "w1.cosig").read_bytes()
+    for spoiled in (flipped(cosigned, len(cosigned) - 9, 0), b"", b"x\n"):
+        (folder / "w1.cosig").write_bytes(spoiled)
+        assert subprocess.run(asked, capture_output=True, check=False).returncode == 1
+    (folder / "w1.cosig").unlink()
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert (done.returncode, "quorum" in done.stderr) == (1, True)
+    told = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    (command,) = re.findall("^  (openssl ts .*)$", told, re.MULTILINE)
+    command = command.replace("SIZE", "7").replace("NAME", "tsa").replace("ROOTS.pem", str(full.tsa_roots))
+    done = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Verification: OK" in done.stdout + done.stderr) == (0, True), done
+    (folder / "checkpoint").write_bytes((folder / "checkpoint").read_bytes() + b"x")
+    assert subprocess.run(command.split(), cwd=tmp_path, capture_output=True, check=False).returncode
 
 
 def test_the_bytes_of_the_account_leaf_are_all_proven(full: Everything) -> None:
