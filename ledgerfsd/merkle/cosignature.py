@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledgerfsd.merkle import note
-from ledgerfsd.merkle.note import Note, NoteError, Signature
+from ledgerfsd.merkle.note import Note, NoteError, PrivateKey, PublicKey, Signature
 
 COSIGNATURE: Final = 4  # the signature type
 HEADER: Final = "cosignature/v1"
@@ -22,36 +22,30 @@ TIME_MAX: Final = 2**63 - 1
 _TIME_BYTES: Final = 8
 
 
-class Witness(NamedTuple):
+class Witness(PublicKey):
     """The public key of a witness, with its name."""
 
-    name: str
-    key_id: int
-    public: bytes
+    __slots__ = ()
 
-    def encode(self) -> str:
-        """The text form, ``name+id+base64``."""
-        return f"{self.name}+{self.key_id:08x}+{note.encode_base64(bytes([COSIGNATURE]) + self.public)}"
+    @property
+    def kind(self) -> int:
+        """The signature type."""
+        return COSIGNATURE
 
 
-class WitnessKey(NamedTuple):
+class WitnessKey(PrivateKey):
     """The private key of a witness, with its name."""
 
-    name: str
-    key_id: int
-    seed: bytes
+    __slots__ = ()
 
-    def encode(self) -> str:
-        """The text form, ``PRIVATE+KEY+name+id+base64``."""
-        return f"{note.PRIVATE}{self.name}+{self.key_id:08x}+{note.encode_base64(bytes([COSIGNATURE]) + self.seed)}"
+    @property
+    def kind(self) -> int:
+        """The signature type."""
+        return COSIGNATURE
 
     def witness(self) -> Witness:
         """The public half."""
         return Witness(self.name, self.key_id, note.public_of(self.seed))
-
-    def __repr__(self) -> str:
-        # A key must not get into a log with a traceback.
-        return f"WitnessKey({self.name}+{self.key_id:08x})"
 
 
 class Cosignature(NamedTuple):
@@ -66,29 +60,17 @@ class Cosignature(NamedTuple):
 
 def generate(name: str) -> WitnessKey:
     """A new key. Raises NoteError for a bad name."""
-    signer = note.generate(name)
-    return WitnessKey(name, note.key_id(name, note.public_of(signer.seed), COSIGNATURE), signer.seed)
+    return WitnessKey(*note.new_key(name, COSIGNATURE))
 
 
 def parse_witness(text: str) -> Witness:
     """A public key from its text form. Raises NoteError."""
-    name, number, public = note.parse_key(text, COSIGNATURE)
-    if note.key_id(name, public, COSIGNATURE) != number:
-        raise NoteError(f"the key {text[:200]!r} does not have the id {number:08x}")
-    return Witness(name, number, public)
+    return Witness(*note.parse_public(text, COSIGNATURE))
 
 
 def parse_key(text: str) -> WitnessKey:
     """A private key from its text form. Raises NoteError, which never quotes it."""
-    if not text.startswith(note.PRIVATE):
-        raise NoteError("this is not the private key of a witness")
-    try:
-        name, number, seed = note.parse_key(text.removeprefix(note.PRIVATE), COSIGNATURE)
-    except NoteError:
-        raise NoteError("the private key of the witness is malformed") from None
-    if note.key_id(name, note.public_of(seed), COSIGNATURE) != number:
-        raise NoteError(f"the private key of the witness does not have the id {number:08x}")
-    return WitnessKey(name, number, seed)
+    return WitnessKey(*note.parse_private(text, COSIGNATURE))
 
 
 # -- cosignatures
@@ -117,7 +99,7 @@ def verify(data: bytes, witnesses: Iterable[Witness]) -> tuple[Note, list[Cosign
     known: dict[tuple[str, int], Witness] = {}
     for witness in witnesses:
         if known.setdefault((witness.name, witness.key_id), witness) != witness:
-            raise NoteError(f"two witnesses go by {witness.name}+{witness.key_id:08x}")
+            raise NoteError(f"two witnesses go by {witness.short}")
     times: dict[Witness, int] = {}
     for signature in found.signatures:
         signer = known.get((signature.name, signature.key_id))
@@ -127,12 +109,11 @@ def verify(data: bytes, witnesses: Iterable[Witness]) -> tuple[Note, list[Cosign
 
 
 def _time_of(witness: Witness, data: bytes, body: str) -> int:
-    name = f"{witness.name}+{witness.key_id:08x}"
     if len(data) != _TIME_BYTES + note.SIGNATURE_BYTES:
-        raise NoteError(f"the cosignature of {name} has {len(data)} bytes")
+        raise NoteError(f"the cosignature of {witness.short} has {len(data)} bytes")
     time = int.from_bytes(data[:_TIME_BYTES], "big")
     if not 0 < time <= TIME_MAX:
-        raise NoteError(f"the cosignature of {name} has no possible time")
+        raise NoteError(f"the cosignature of {witness.short} has no possible time")
     note.check_signature(witness, data[_TIME_BYTES:], message(body, time))
     return time
 

@@ -15,7 +15,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -56,36 +56,76 @@ class Note(NamedTuple):
     signatures: tuple[Signature, ...]
 
 
-class Verifier(NamedTuple):
-    """A public key with its name."""
+class PublicKey(NamedTuple):
+    """A public key with its name, of whatever signature type.
+
+    Log keys and witness keys are classes of their own, lest one pass for the other.
+    """
 
     name: str
     key_id: int
     public: bytes
 
+    @property
+    def kind(self) -> int:
+        """The signature type; 0 is none."""
+        return 0
+
+    @property
+    def short(self) -> str:
+        """As messages name it."""
+        return f"{self.name}+{self.key_id:08x}"
+
     def encode(self) -> str:
         """The text form, ``name+id+base64``."""
-        return f"{self.name}+{self.key_id:08x}+{encode_base64(bytes([ED25519]) + self.public)}"
+        return f"{self.short}+{encode_base64(bytes([self.kind]) + self.public)}"
 
 
-class Signer(NamedTuple):
-    """A private key with its name."""
+class PrivateKey(NamedTuple):
+    """A private key with its name, of whatever signature type."""
 
     name: str
     key_id: int
     seed: bytes
 
+    @property
+    def kind(self) -> int:
+        """The signature type; 0 is none."""
+        return 0
+
     def encode(self) -> str:
         """The text form, ``PRIVATE+KEY+name+id+base64``."""
-        return f"{PRIVATE}{self.name}+{self.key_id:08x}+{encode_base64(bytes([ED25519]) + self.seed)}"
+        return f"{PRIVATE}{self.name}+{self.key_id:08x}+{encode_base64(bytes([self.kind]) + self.seed)}"
+
+    def __repr__(self) -> str:
+        # A key must not get into a log with a traceback.
+        return f"{type(self).__name__}({self.name}+{self.key_id:08x})"
+
+
+class Verifier(PublicKey):
+    """The public key of a log."""
+
+    __slots__ = ()
+
+    @property
+    def kind(self) -> int:
+        """The signature type."""
+        return ED25519
+
+
+class Signer(PrivateKey):
+    """The private key of a log."""
+
+    __slots__ = ()
+
+    @property
+    def kind(self) -> int:
+        """The signature type."""
+        return ED25519
 
     def verifier(self) -> Verifier:
         """The public half."""
         return Verifier(self.name, self.key_id, public_of(self.seed))
-
-    def __repr__(self) -> str:
-        # A key must not get into a log with a traceback.
-        return f"Signer({self.name}+{self.key_id:08x})"
 
 
 # -- base64
@@ -123,34 +163,51 @@ def check_name(name: str) -> None:
 
 def generate(name: str) -> Signer:
     """A new key. Raises NoteError for a bad name."""
-    check_name(name)
-    seed = Ed25519PrivateKey.generate().private_bytes_raw()
-    return Signer(name, key_id(name, public_of(seed)), seed)
+    return Signer(*new_key(name, ED25519))
 
 
 def parse_verifier(text: str) -> Verifier:
     """A public key from its text form. Raises NoteError."""
-    name, number, public = parse_key(text, ED25519)
-    if key_id(name, public) != number:
-        raise NoteError(f"the key {text[:200]!r} does not have the id {number:08x}")
-    return Verifier(name, number, public)
+    return Verifier(*parse_public(text, ED25519))
 
 
 def parse_signer(text: str) -> Signer:
     """A private key from its text form. Raises NoteError, which never quotes it."""
+    return Signer(*parse_private(text, ED25519))
+
+
+# What is behind these, for keys of any signature type: name, id and 32 bytes.
+
+
+def new_key(name: str, kind: int) -> tuple[str, int, bytes]:
+    """A new private key. Raises NoteError for a bad name."""
+    check_name(name)
+    seed = Ed25519PrivateKey.generate().private_bytes_raw()
+    return name, key_id(name, public_of(seed), kind), seed
+
+
+def parse_public(text: str, kind: int) -> tuple[str, int, bytes]:
+    """A public key from its text form. Raises NoteError."""
+    name, number, public = _parse_key(text, kind)
+    if key_id(name, public, kind) != number:
+        raise NoteError(f"the key {text[:200]!r} does not have the id {number:08x}")
+    return name, number, public
+
+
+def parse_private(text: str, kind: int) -> tuple[str, int, bytes]:
+    """A private key from its text form. Raises NoteError, which never quotes it."""
     if not text.startswith(PRIVATE):
         raise NoteError("this is not a private key for signed notes")
     try:
-        name, number, seed = parse_key(text.removeprefix(PRIVATE), ED25519)
+        name, number, seed = _parse_key(text.removeprefix(PRIVATE), kind)
     except NoteError:
         raise NoteError("the private key is malformed") from None
-    if key_id(name, public_of(seed)) != number:
+    if key_id(name, public_of(seed), kind) != number:
         raise NoteError(f"the private key does not have the id {number:08x}")
-    return Signer(name, number, seed)
+    return name, number, seed
 
 
-def parse_key(text: str, kind: int) -> tuple[str, int, bytes]:
-    """Name, id and 32 bytes of a key of this signature type. That the id is right is left to the caller. Raises NoteError."""
+def _parse_key(text: str, kind: int) -> tuple[str, int, bytes]:
     name, first, rest = text.partition("+")
     number, second, encoded = rest.partition("+")
     if not first or not second or len(number) != 8 or set(number) - set("0123456789abcdef"):
@@ -242,22 +299,9 @@ def verify(data: bytes, verifiers: Iterable[Verifier]) -> tuple[Note, list[Verif
     return note, signed
 
 
-class PublicKey(Protocol):
-    """What has a name, an id and an Ed25519 key: verifiers of notes, and witnesses."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def key_id(self) -> int: ...
-
-    @property
-    def public(self) -> bytes: ...
-
-
 def check_signature(verifier: PublicKey, signature: bytes, message: bytes) -> None:
     """Raise NoteError unless the key has signed this message."""
     try:
         Ed25519PublicKey.from_public_bytes(verifier.public).verify(signature, message)
     except (InvalidSignature, ValueError):
-        raise NoteError(f"the signature of {verifier.name}+{verifier.key_id:08x} does not hold") from None
+        raise NoteError(f"the signature of {verifier.short} does not hold") from None

@@ -136,18 +136,9 @@ def auto_id(source: bytes, line: int, content: bytes) -> str:
 
 def judge(text: bytes) -> Intent | Refusal:
     """Judge the bytes of one intent, with white space around it. Offsets count from the first byte of ``text``."""
-    if len(text.strip(SPACE)) > INTENT_BYTES_MAX:
-        return Refusal(BY_NAME["too_large"].number)
-    verdict = check(text)
-    if verdict.code:
-        return Refusal(verdict.code, verdict.offset)
-    value = json.loads(text[verdict.begin : verdict.end])
-    if not isinstance(value, dict):
-        return Refusal(BY_NAME["not_an_object"].number, verdict.begin)
-    offences = [(BY_NAME[name].number, name_key(member), member) for name, member in _offences(value)]
-    if offences:
-        number, _, member = min(offences)
-        return Refusal(number, 0, member)
+    value = read_object(text, _offences)
+    if isinstance(value, Refusal):
+        return value
     intent = _build(value, dump(value))
     if _opens_itself(intent):
         return Refusal(BY_NAME["same_account"].number, 0, "account")
@@ -156,8 +147,47 @@ def judge(text: bytes) -> Intent | Refusal:
 
 # -- offences: pairs of (name of code, member). Their order does not matter, the lowest number wins.
 
+Offences = Iterator[tuple[str, str]]
 
-def _offences(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
+
+def read_object(text: bytes, offences: Callable[[dict[str, Any]], Offences]) -> dict[str, Any] | Refusal:
+    """The object in the bytes of one intent; or the first offence, of the bytes or of those that ``offences`` finds."""
+    if len(text.strip(SPACE)) > INTENT_BYTES_MAX:
+        return Refusal(BY_NAME["too_large"].number)
+    verdict = check(text)
+    if verdict.code:
+        return Refusal(verdict.code, verdict.offset)
+    value = json.loads(text[verdict.begin : verdict.end])
+    if not isinstance(value, dict):
+        return Refusal(BY_NAME["not_an_object"].number, verdict.begin)
+    found = [(BY_NAME[name].number, name_key(member), member) for name, member in offences(value)]
+    if found:
+        number, _, member = min(found)
+        return Refusal(number, 0, member)
+    return value
+
+
+def judge_members(
+    value: dict[str, Any],
+    required: frozenset[str],
+    optional: frozenset[str],
+    kinds: Mapping[str, type],
+    checks: Mapping[str, Callable[[Any], Iterator[str]]],
+) -> Offences:
+    """Those of the members of an object. ``kinds``: the JSON kind of a member, else string; ``checks``: codes of what is wrong."""
+    for name in required - value.keys():
+        yield "missing_field", name
+    for name, member in value.items():
+        if name not in required | optional:
+            yield "unknown_field", name
+        elif type(member) is not kinds.get(name, str):
+            yield "wrong_kind", name
+        else:
+            for code in checks[name](member):
+                yield code, name
+
+
+def _offences(value: dict[str, Any]) -> Offences:
     if "type" not in value and not ("debit" in value and "credit" in value):
         yield "missing_field", "type"
         return
@@ -171,17 +201,8 @@ def _offences(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "same_account", "credit"
 
 
-def _members(value: dict[str, Any], required: frozenset[str], optional: frozenset[str]) -> Iterator[tuple[str, str]]:
-    for name in required - value.keys():
-        yield "missing_field", name
-    for name, member in value.items():
-        if name not in required | optional:
-            yield "unknown_field", name
-        elif type(member) is not _KINDS.get(name, str):
-            yield "wrong_kind", name
-        else:
-            for code in _CHECKS[name](member):
-                yield code, name
+def _members(value: dict[str, Any], required: frozenset[str], optional: frozenset[str]) -> Offences:
+    return judge_members(value, required, optional, _KINDS, _CHECKS)
 
 
 def _amount(text: str) -> Iterator[str]:

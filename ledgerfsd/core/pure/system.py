@@ -5,16 +5,13 @@ Such an intent is never taken from the inbox. Start at ``judge``.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from ...errors import BY_NAME
-from ...limits import INTENT_BYTES_MAX
-from .canonical import SPACE, check, dump, name_key
+from .canonical import dump
 from .entries import Json
-from .intent import Intent, Refusal, is_id, is_text
+from .intent import Intent, Offences, Refusal, is_id, is_text, judge_members, read_object
 
 KINDS: Final = {"key": "key/1", "anchor": "anchor/1", "restore": "restore/1"}  # type of the intent → kind of entry
 # Members of each type besides id and type: required, optional.
@@ -32,19 +29,8 @@ _ADDED: Final = ("index", "intent", "t", "time")  # members that the entry has a
 
 def judge(text: bytes) -> Intent | Refusal:
     """Judge the bytes of one intent of the ledger's own; as ``intent.judge`` does with all others."""
-    if len(text.strip(SPACE)) > INTENT_BYTES_MAX:
-        return Refusal(BY_NAME["too_large"].number)
-    verdict = check(text)
-    if verdict.code:
-        return Refusal(verdict.code, verdict.offset)
-    value = json.loads(text[verdict.begin : verdict.end])
-    if not isinstance(value, dict):
-        return Refusal(BY_NAME["not_an_object"].number, verdict.begin)
-    offences = [(BY_NAME[name].number, name_key(member), member) for name, member in _offences(value)]
-    if offences:
-        number, _, member = min(offences)
-        return Refusal(number, 0, member)
-    return Intent(value["type"], dump(value), value, id=value["id"])
+    value = read_object(text, _offences)
+    return value if isinstance(value, Refusal) else Intent(value["type"], dump(value), value, id=value["id"])
 
 
 def members(intent: Mapping[str, Json]) -> dict[str, Json]:
@@ -62,7 +48,7 @@ def intent_of(entry: Mapping[str, Json]) -> Intent:
     return intent
 
 
-def _offences(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _offences(value: dict[str, Any]) -> Offences:
     if "type" not in value:
         yield "missing_field", "type"
         return
@@ -72,39 +58,46 @@ def _offences(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
         return
     required, optional = TYPES[kind]
     required |= {"id"} | (SIGNED & optional if SIGNED & value.keys() else frozenset())
-    for name in required - value.keys():
-        yield "missing_field", name
-    for name, member in value.items():
-        if name not in required | optional | {"type"}:
-            yield "unknown_field", name
-        elif type(member) is not (int if name in _NUMBERS else str):
-            yield "wrong_kind", name
-        elif code := _wrong(name, member, kind):
-            yield code, name
+    own_id = {"id": lambda text: _unless(_own_id(text, kind), "bad_id")}
+    yield from judge_members(value, required, optional | {"type"}, dict.fromkeys(_LEAST, int), {**_CHECKS, **own_id})
 
 
-def _wrong(name: str, member: Any, kind: str) -> str:
-    """What is wrong with a member of the right JSON kind; "" if nothing."""
-    if name in _NUMBERS:
-        return "" if member >= _NUMBERS[name] else "bad_value"
-    if name == "id":
-        return "" if _own_id(member, kind) else "bad_id"
-    if name in ("name", "reason"):
-        return "" if is_text(member) else "bad_text"
-    return "" if name == "type" or _WORDS[name](member) else "bad_value"
+def _unless(good: object, code: str) -> Iterator[str]:
+    if not good:
+        yield code
 
 
-_NUMBERS: Final = {"incarnation": 2, "signed_size": 0, "size": 0, "valid_from_size": 0, "valid_to_size": 0}  # least
-_WORDS: Final[Mapping[str, Callable[[str], object]]] = {
-    "hash": _HASH.fullmatch,
-    "kind": ("folder", "s3", "rfc3161", "witness").__contains__,
-    "root": _HASH.fullmatch,
-    "signed_root": _HASH.fullmatch,
-    "status": ("active", "retiring", "revoked").__contains__,
-    "vkey": _VKEY.fullmatch,
-}
+def _at_least(least: int) -> Callable[[int], Iterator[str]]:
+    return lambda number: _unless(number >= least, "bad_value")
+
+
+def _one_of(*words: str) -> Callable[[str], Iterator[str]]:
+    return lambda text: _unless(text in words, "bad_value")
+
+
+def _form(pattern: re.Pattern[str]) -> Callable[[str], Iterator[str]]:
+    return lambda text: _unless(pattern.fullmatch(text), "bad_value")
+
+
+def _text(text: str) -> Iterator[str]:
+    return _unless(is_text(text), "bad_text")
 
 
 def _own_id(text: str, kind: str) -> bool:
     begin = f"~{kind}:"
     return is_id(text) and text.startswith(begin) and text != begin
+
+
+_LEAST: Final = {"incarnation": 2, "signed_size": 0, "size": 0, "valid_from_size": 0, "valid_to_size": 0}
+_CHECKS: Final[Mapping[str, Callable[[Any], Iterator[str]]]] = {
+    "hash": _form(_HASH),
+    "kind": _one_of("folder", "s3", "rfc3161", "witness"),
+    "name": _text,
+    "reason": _text,
+    "root": _form(_HASH),
+    "signed_root": _form(_HASH),
+    "status": _one_of("active", "retiring", "revoked"),
+    "type": _one_of(*TYPES),
+    "vkey": _form(_VKEY),
+    **{name: _at_least(least) for name, least in _LEAST.items()},
+}
