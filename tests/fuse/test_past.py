@@ -21,6 +21,7 @@ import pytest
 from ledgerfsd.cli import main, past
 from ledgerfsd.clock import NS_PER_DAY, format_date, format_time
 from ledgerfsd.core.hashing import leaf_hashes
+from ledgerfsd.journal import checked
 from ledgerfsd.merkle import tlog_proof
 from ledgerfsd.merkle.proof import verify_inclusion
 from ledgerfsd.money import format_signed
@@ -450,14 +451,16 @@ def test_names_that_are_not_what_was_written(store: Path, daemons: Callable[...,
     subprocess.run(["fusermount3", "-u", mounted.path], check=True)
     path = store / "snapshots.ndjson"
     whole = path.read_bytes()
-    line = json.loads(whole)
+    line = json.loads(checked.unseal(whole.rstrip()))
     wrong = [
         line | {"name": "moved", "leaf": "00" * 32},
         line | {"name": "ahead", "size": 10**6},
         line,
         line | {"name": "a b"},
     ]
-    damaged = whole + b"".join(json.dumps(each).encode() + b"\n" for each in wrong) + b"not JSON\n" + b'{"leaf":"torn'
+    damaged = (
+        whole + b"".join(checked.seal(json.dumps(each).encode()) for each in wrong) + b"not JSON\n" + b'{"leaf":"torn'
+    )
     path.write_bytes(damaged)
     again = daemons(store).start()
     assert os.listdir(again.path / "snapshots") == ["effective", "kept"]
