@@ -10,7 +10,7 @@ CORE_SOURCES := $(filter-out $(GENERATED),$(wildcard ledgerfsd/core/csrc/*.[ch])
 	ledgerfsd/core/build.py
 METADATA := pyproject.toml setup.py setup.cfg tools/make-venv
 
-.PHONY: help run stop test check bench bench-quick core dev docs wheel clean
+.PHONY: help run stop test check bench bench-quick bench-report core dev docs wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make test    every test, with a real mount'
 	@echo 'make check   format, lint, types, import rules and the fast tests: about a minute'
 	@echo 'make bench   benchmarks: medians and ratios; `make bench-quick`: a tenth of the work, one run of each'
+	@echo 'make bench-report   write docs/BENCHMARKS.md and its plots anew from bench/results/'
 	@echo 'make core    build the C core in place'
 	@echo 'make docs    write the man pages anew from --help'
 	@echo 'make wheel   build a wheel into dist/'
@@ -53,6 +54,9 @@ bench: dev
 
 bench-quick:
 	@$(MAKE) -s --no-print-directory bench BENCH_ARGS='--quick $(BENCH_ARGS)'
+
+bench-report: dev
+	$(BIN)/python -m bench.report $(BENCH_ARGS)
 
 core: $(VENV)/ready-run $(CORE) $(REQUESTS)
 

@@ -14,8 +14,11 @@ from typing import Any, Final
 
 from bench import workload
 from bench.measure import REPOSITORY
+from ledgerfsd.errors import LedgerError
 
 READY_SECONDS: Final = 600
+STORE_BYTES: Final = 700  # what a payment takes on the disk, with indexes and room for their merging
+RESERVE_BYTES: Final = 4 << 30  # of the disk, for others
 DROP_CACHES: Final = Path("/proc/sys/vm/drop_caches")
 
 
@@ -114,6 +117,28 @@ class Mounted:
 
     def _detach(self) -> None:
         subprocess.run(["fusermount3", "-u", "-q", "-z", self.mount], check=False, capture_output=True)
+
+
+def need_room(directory: Path, transactions: float) -> None:
+    """Raises LedgerError when the disk has no room for a store of so many."""
+    need, free = int(transactions * STORE_BYTES) + RESERVE_BYTES, shutil.disk_usage(directory).free
+    if free < need:
+        raise LedgerError(
+            f"{directory}: {transactions:,.0f} transactions need {need / 1e9:.0f} GB of disk; {free / 1e9:.0f} GB are free",
+            hint="give another place with --dir, or fewer with --transactions or --sustained-rate",
+        )
+
+
+def disk_bytes(directory: Path) -> int:
+    """What the files below a directory take on the disk."""
+    total = 0
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+            except FileNotFoundError:
+                pass  # merged away meanwhile
+    return total
 
 
 def copy(pieces: Any, path: Path) -> None:

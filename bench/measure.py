@@ -7,13 +7,12 @@ the host took away meanwhile (steal): figures taken while that was much say more
 from __future__ import annotations
 
 import fcntl
+import math
 import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 IDLE_SHARE: Final = 0.9
 STOLEN_SHARE: Final = 0.2  # of one processor: above it the figures are the host's
 IDLE_LOOK_SECONDS: Final = 0.3
+PERCENTS: Final = (50, 95, 99, 99.9)
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -74,9 +74,8 @@ def _processors() -> tuple[float, float, float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that so many per cent do not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    """The least value that so many per cent do not exceed (nearest rank). Raises IndexError when there is none."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
 @dataclass
@@ -95,12 +94,13 @@ class Row:
 
 
 class Report:
-    """The figures of one invocation."""
+    """The figures of one measurement."""
 
     def __init__(self, repeats: int) -> None:
         self.repeats = repeats
         self.rows: dict[str, Row] = {}
         self.notes: list[str] = []
+        self.series: dict[str, list[float]] = {}
         self.sections: dict[str, list[Section]] = {}
 
     def add(self, name: str, unit: str, value: float, *, aim: str = "") -> None:
@@ -112,12 +112,12 @@ class Report:
         self.sections.setdefault(name, []).append(section)
 
     def latencies(
-        self, name: str, seconds: Sequence[float], *, unit: str = "ms", aims: dict[int, str] | None = None
+        self, name: str, seconds: Sequence[float], *, unit: str = "ms", aims: Mapping[int, str] | None = None
     ) -> None:
-        """p50, p95 and p99 of one run."""
+        """p50, p95, p99 and p99.9 of one run."""
         scale = {"ms": 1e3, "us": 1e6}[unit]
-        for percent in (50, 95, 99):
-            aim = (aims or {}).get(percent, "")
+        for percent in PERCENTS:
+            aim = (aims or {}).get(int(percent), "") if percent == int(percent) else ""
             self.add(f"{name}, p{percent}", unit, percentile(seconds, percent) * scale, aim=aim)
 
     def ratio(self, name: str, above: str, below: str, *, aim: str = "") -> None:
@@ -125,6 +125,11 @@ class Report:
         if above in self.rows and below in self.rows:
             pairs = zip(self.rows[above].values, self.rows[below].values, strict=True)
             self.rows[name] = Row(name, "x", [a / b for a, b in pairs if b], aim)
+
+    def sample(self, **values: float) -> None:
+        """One more point of each of these series, which belong together."""
+        for name, value in values.items():
+            self.series.setdefault(name, []).append(value)
 
     def note(self, text: str) -> None:
         """A sentence below the table."""
@@ -137,67 +142,36 @@ class Report:
         for row in self.rows.values():
             values = f"{_short(row.median):>10}  {_short(min(row.values)):>10}  {_short(max(row.values)):>10}"
             lines.append(f"{row.name:{width}}  {values}  {len(row.values):>4}  {row.unit:5}  {row.aim}".rstrip())
-        lines.extend(self._circumstances())
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        return "\n".join([*lines, *(f"note: {note}" for note in [*self.circumstances(), *self.notes])])
 
-    def _circumstances(self) -> list[str]:
+    def circumstances(self) -> list[str]:
         """What makes the figures worse than they need be."""
         sections = [section for each in self.sections.values() for section in each]
         busy = sum(not section.quiet for section in sections)
         found = (
-            [f"note: the machine was busy with other things before {busy} of {len(sections)} timed sections"]
-            if busy
-            else []
+            [f"the machine was busy with other things before {busy} of {len(sections)} timed sections"] if busy else []
         )
         for name, each in self.sections.items():
             worst = max(section.stolen / max(section.seconds, 1e-9) for section in each)
             if worst > STOLEN_SHARE:
-                found.append(f"note: while {name!r} ran, the host took away up to {worst:.2f} of a processor")
+                found.append(f"while {name!r} ran, the host took away up to {worst:.2f} of a processor")
         return found
 
     def data(self) -> dict[str, Any]:
-        """For programs: every value of every run."""
-        return {
-            "rows": [
-                {"name": row.name, "unit": row.unit, "median": row.median, "values": row.values, "aim": row.aim}
-                for row in self.rows.values()
-            ],
-            "sections": {name: [vars(section) for section in each] for name, each in self.sections.items()},
-            "notes": self.notes,
-        }
+        """For programs: every value of every run, with six digits."""
+        rows = [
+            {"name": row.name, "unit": row.unit, "values": [_rounded(value) for value in row.values], "aim": row.aim}
+            for row in self.rows.values()
+        ]
+        series = {name: [_rounded(value) for value in values] for name, values in self.series.items()}
+        return {"rows": rows, "series": series, "notes": [*self.circumstances(), *self.notes]}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def _short(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def machine(directory: Path) -> dict[str, str]:
-    """What the figures were taken on."""
-    return {
-        "processor": _processor(),
-        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
-        "kernel": platform.release(),
-        "file system": _output("df", "--output=fstype,source", str(directory)).split("\n")[-1],
-        "python": platform.python_version(),
-        "commit": _commit(),
-    }
-
-
-def _processor() -> str:
-    text = Path("/proc/cpuinfo").read_text()
-    lines = [line.partition(":") for line in text.splitlines()]
-    found = {name.strip(): value.strip() for name, _, value in reversed(lines)}
-    flags = [name for name in ("sha_ni", "avx2", "avx512f", "hypervisor") if name in found.get("flags", "").split()]
-    return f"{len(os.sched_getaffinity(0))} x {found.get('model name', platform.machine())} ({' '.join(flags)})"
-
-
-def _commit() -> str:
-    commit = _output("git", "rev-parse", "--short", "HEAD") or "unknown"
-    return commit + (" and changes" if _output("git", "status", "--porcelain", "ledgerfsd") else "")
-
-
-def _output(*command: str) -> str:
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    return done.stdout.strip()

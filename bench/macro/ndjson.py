@@ -25,12 +25,15 @@ WRITERS: Final = {  # name → (bytes a write, writers)
     "128 KiB writes, 1 writer": (128 * KIB, 1),
     "128 KiB writes, 2 writers": (128 * KIB, 2),
     "128 KiB writes, 4 writers": (128 * KIB, 4),
+    "128 KiB writes, 8 writers": (128 * KIB, 8),
+    "128 KiB writes, 32 writers": (128 * KIB, 32),
     "1 MiB writes, 1 writer": (1024 * KIB, 1),
     "1 MiB writes, 2 writers": (1024 * KIB, 2),
 }
 CP: Final = "cp"
 ALL: Final = (*WRITERS, CP)
 DIRECT: Final = "engine directly"
+NAMED: Final = {"uniform": "", "zipf": ", Zipf", "hot": ", one hot account"}
 ACCOUNTS: Final = 10_000
 
 _fork = multiprocessing.get_context("fork")
@@ -55,11 +58,15 @@ def run(
     seed: int,
     transactions: int,
     accounts: int = ACCOUNTS,
+    pattern: str = "uniform",
+    random_ids: bool = False,
     ways: Sequence[str] = ALL,
+    directly: bool = True,
 ) -> None:
-    """The ways in turn, ``report.repeats`` times, each on a new store."""
-    files = workload.write_files(directory / "intents", workload.Payments(seed, accounts), transactions)
-    load = Load(report, directory, f"NDJSON, {accounts:,} accounts", files, transactions, accounts)
+    """The ways in turn, ``report.repeats`` times, each on a new store; and the engine alone."""
+    payments = workload.Payments(seed, accounts, pattern=pattern, random_ids=random_ids)
+    files = workload.write_files(directory / "intents", payments, transactions)
+    load = Load(report, directory, titled(accounts, pattern, random_ids), files, transactions, accounts)
     size = sum(path.stat().st_size for path in files) / transactions
     report.note(f"{load.title}: {transactions:,} transfers a run, in {len(files)} files, {size:.0f} bytes each")
     for _ in range(report.repeats):
@@ -68,9 +75,15 @@ def run(
                 _with_cp(load)
             else:
                 _with_writers(load, way, *WRITERS[way])
-        _directly(load)
+        if directly:
+            _directly(load)
     for way in ways:
         report.ratio(f"{load.title}, {way} / directly", f"{load.title}, {way}", f"{load.title}, {DIRECT}")
+
+
+def titled(accounts: int, pattern: str = "uniform", random_ids: bool = False) -> str:
+    """What the figures of such a load begin with."""
+    return f"NDJSON, {accounts:,} accounts" + NAMED[pattern] + (", random ids" if random_ids else "")
 
 
 def _with_writers(load: Load, way: str, piece: int, writers: int) -> None:

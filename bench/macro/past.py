@@ -23,7 +23,7 @@ RANGE: Final = 5_000  # transactions between the two points of a diff
 BESIDE_SECONDS: Final = 0.01  # between two reads of a balance while a trial balance is made
 
 
-def run(report: Report, directory: Path, *, seed: int, transactions: int, accounts: int) -> None:
+def run(report: Report, directory: Path, *, seed: int, transactions: int, accounts: int, reads_only: bool) -> None:
     """One ledger, in which names are given now and then; every measurement ``report.repeats`` times."""
     chance = random.Random(seed)
     with Mounted(directory / "ledger", accounts) as ledger:
@@ -36,6 +36,8 @@ def run(report: Report, directory: Path, *, seed: int, transactions: int, accoun
         report.note(f"past: of {ledger.status()['entries']:,} entries and {ledger.status()['accounts']:,} accounts")
         for _ in range(report.repeats):
             _reads(report, ledger.mount, chance, accounts)
+            if reads_only:
+                continue
             _trial_balance(report, ledger, chance)
             _commands(report, ledger, transactions)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import workload
-from bench.daemon import Mounted
+from bench.daemon import Mounted, need_room
 from bench.measure import Report, timed
 from ledgerfsd.core.engine import Engine
 from ledgerfsd.journal import layout
@@ -27,25 +27,35 @@ INFLIGHT: Final = 32 * 2**20
 
 def run(report: Report, directory: Path, *, seed: int, transactions: int, accounts: int) -> None:
     """One large store, made once; then every measurement ``report.repeats`` times."""
-    store = directory / "store"
-    fill(store, seed, transactions, accounts)
+    store = filled(directory, seed, transactions, accounts)
     chance = random.Random(seed)
     for _ in range(report.repeats):
         _make(report, store, chance, accounts)
         _in_hand(report, directory, seed)
-    shutil.rmtree(store)
+
+
+def filled(directory: Path, seed: int, transactions: int, accounts: int) -> Path:
+    """A store with so many accounts and transfers between them, saved and closed; made once in an invocation."""
+    store = directory / f"filled-{seed}-{transactions}-{accounts}"
+    if not store.exists():
+        need_room(directory, transactions + 2 * accounts)
+        draft = store.with_suffix(".draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        fill(draft, seed, transactions, accounts)
+        draft.rename(store)
+    return store
 
 
 def fill(store: Path, seed: int, transactions: int, accounts: int) -> None:
-    """A store with so many accounts and transfers between them, saved and closed."""
+    """Make it."""
     opened = open_store(layout.create(store, "ledger.example/bench"))
     engine = opened.engine
     engine.start()
     for piece in workload.open_accounts(accounts):
         _submit(engine, piece, b"accounts.ndjson")
-    payments = workload.Payments(seed, accounts)
-    for first in range(0, transactions, 100_000):
-        _submit(engine, payments.lines(min(100_000, transactions - first)), b"p%d.ndjson" % first)
+    stamped = workload.Stamped(seed, accounts)
+    for number in range(transactions // workload.FILE_INTENTS):
+        _submit(engine, stamped.file(number), b"p%d.ndjson" % number)
     engine.drain()
     opened.projector.save_now()
     opened.close()

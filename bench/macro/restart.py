@@ -17,7 +17,7 @@ from bench.measure import Report, timed
 
 ACCOUNTS: Final = 10_000
 MEMORY_ACCOUNTS: Final = 1_000_000
-PIECE: Final = 1_000_000  # payments of one inbox file
+PIECE_FILES: Final = 100  # of FILE_INTENTS, in one inbox file
 KILL_AFTER_SECONDS: Final = 1.5  # of copying
 
 _fork = multiprocessing.get_context("fork")
@@ -28,13 +28,11 @@ def run(report: Report, directory: Path, *, seed: int, transactions: int) -> Non
     millions = f"{transactions // 1_000_000} million transactions"
     with Mounted(directory / "ledger", ACCOUNTS) as ledger:
         empty = ledger.memory()
-        payments = workload.Payments(seed, ACCOUNTS)
-        for number, first in enumerate(range(0, transactions, PIECE)):
-            pieces = (
-                payments.lines(workload.FILE_INTENTS)
-                for _ in range(min(PIECE, transactions - first) // workload.FILE_INTENTS)
-            )
-            copy(pieces, ledger.mount / "inbox" / f"{number}.ndjson")
+        stamped, payments = workload.Stamped(seed, ACCOUNTS), workload.Payments(seed, ACCOUNTS)
+        files = transactions // workload.FILE_INTENTS
+        for first in range(0, files, PIECE_FILES):
+            pieces = (stamped.file(number) for number in range(first, min(first + PIECE_FILES, files)))
+            copy(pieces, ledger.mount / "inbox" / f"{first}.ndjson")
         _memory(report, "memory a million transactions", ledger, empty, transactions / 1e6)
         for _ in range(report.repeats):
             ledger.stop()

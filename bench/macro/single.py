@@ -20,7 +20,7 @@ from bench.daemon import Mounted
 from bench.measure import Report, percentile, timed
 
 ACCOUNTS: Final = 10_000
-WRITERS: Final = (1, 32)
+WRITERS: Final = (1, 8, 32)
 BLOCK: Final = 4096
 DISK_WRITES: Final = 2_000
 

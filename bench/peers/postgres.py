@@ -1,8 +1,8 @@
 """A PostgreSQL server of our own, set up for writing without giving up durability, and the two ways to use it as a ledger.
 
-``Cluster`` is the server: ``fsync``, ``synchronous_commit`` and ``full_page_writes`` stay on, and a run refuses to start when
-they are not. ``one_by_one`` is pgbench calling a function, ``batched`` COPY into a temporary table and one set-based
-statement a batch, which is the fastest form that we know.
+``Cluster`` is the server: ``fsync``, ``synchronous_commit`` and ``full_page_writes`` stay on (``--unsafe-postgres`` says otherwise),
+and a server that shows them off is not measured. ``one_by_one`` is pgbench calling a function, ``batched`` COPY into a
+temporary table and one set-based statement a batch, which is the fastest form that we know.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import psycopg
 
 from bench import workload
+from bench.safety import DURABLE
 
 SCHEMA: Final = Path(__file__).with_name("schema.sql")
-SAFE: Final = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-SETTINGS: Final = SAFE | {
+SETTINGS: Final = DURABLE | {
     "listen_addresses": "''",
     "shared_buffers": "4GB",
     "max_wal_size": "16GB",
@@ -49,16 +49,25 @@ PGBENCH: Final = """\
 \\set amount random(1, 99999)
 SELECT {function}('p' || nextval('ids'), 'acc_' || lpad(:debit::text, 7, '0'), 'acc_' || lpad(:credit::text, 7, '0'), :amount, 'invoice');
 """
+PGBENCH_READ: Final = """\\
+\\set account random(0, :accounts - 1)
+SELECT credits - debits FROM accounts WHERE name = 'acc_' || lpad(:account::text, 7, '0');
+"""
 OPENING: Final = 100_000_000  # minor units: what workload.INITIAL is
 _RATE: Final = re.compile(r"tps = ([0-9.]+) \(without")
+_FAILED: Final = re.compile(r"number of failed transactions: ([0-9]+)")
 _LATENCY: Final = re.compile(r"latency average = ([0-9.]+) ms")
 
 
 class Cluster:
-    """A server in ``directory`` with ``accounts`` accounts, on a socket there. ``with Cluster(...) as cluster``."""
+    """A server in ``directory`` with ``accounts`` accounts, on a socket there. ``with Cluster(...) as cluster``.
 
-    def __init__(self, directory: Path, accounts: int) -> None:
+    ``settings`` are laid over SETTINGS. Raises RuntimeError when the server does not show them.
+    """
+
+    def __init__(self, directory: Path, accounts: int, settings: Mapping[str, str]) -> None:
         self.directory = directory
+        self._settings = SETTINGS | dict(settings)
         self.accounts = accounts
         self._data = directory / "data"
         self._user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
@@ -68,14 +77,14 @@ class Cluster:
         self.directory.mkdir(parents=True)
         os.chown(self.directory, self._user.pw_uid, self._user.pw_gid)
         self._run("initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--pgdata", self._data)
-        text = "".join(f"{name} = {value}\n" for name, value in SETTINGS.items())
+        text = "".join(f"{name} = {value}\n" for name, value in self._settings.items())
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(text + f"unix_socket_directories = '{self.directory}'\n")
         self._run("pg_ctl", "--pgdata", self._data, "--wait", "--log", self.directory / "log", "start")
         with self.connect() as connection:
-            unsafe = {name: connection.execute(f"SHOW {name}").fetchone() for name in SAFE}
-            if any(value != ("on",) for value in unsafe.values()):
-                raise RuntimeError(f"PostgreSQL is not durable: {unsafe}")
+            shown = {name: connection.execute(f"SHOW {name}").fetchone() for name in DURABLE}
+            if any(value != (self._settings[name],) for name, value in shown.items()):
+                raise RuntimeError(f"PostgreSQL does not have the durability that was asked for: {shown}")
             connection.execute(SCHEMA.read_text())
             connection.execute("CREATE SEQUENCE ids CACHE 1000")
             self._open_accounts(connection)
@@ -118,25 +127,24 @@ class Cluster:
         """pgbench, prepared: transfers a second, and their mean latency in ms."""
         script = self.directory / "script.sql"
         script.write_text(PGBENCH.format(function="transfer_chained" if chained else "transfer"))
+        return self._pgbench(clients, seconds, "--file", str(script))
+
+    def mixed(self, clients: int, seconds: int) -> tuple[float, float]:
+        """Nine balances read for each transfer: statements a second, and their mean latency in ms."""
+        reads, writes = self.directory / "reads.sql", self.directory / "writes.sql"
+        reads.write_text(PGBENCH_READ)
+        writes.write_text(PGBENCH.format(function="transfer"))
+        return self._pgbench(clients, seconds, "--file", f"{reads}@9", "--file", f"{writes}@1")
+
+    def _pgbench(self, clients: int, seconds: int, *scripts: str) -> tuple[float, float]:
         done = self._run(
-            *(
-                "pgbench",
-                "--no-vacuum",
-                "--protocol=prepared",
-                "--client",
-                str(clients),
-                "--jobs",
-                str(min(clients, 2)),
-            ),
-            *("--time", str(seconds), "--define", f"accounts={self.accounts}", "--file", script),
-            *("--host", self.directory, "postgres"),
+            *("pgbench", "--no-vacuum", "--protocol=prepared"),
+            *("--client", str(clients), "--jobs", str(min(clients, 2)), "--time", str(seconds)),
+            *("--define", f"accounts={self.accounts}", *scripts, "--host", self.directory, "postgres"),
         )
         rate, latency = _RATE.search(done), _LATENCY.search(done)
-        if (
-            rate is None
-            or latency is None
-            or " failed" in done.replace("number of failed transactions: 0 (0.000%)", "")
-        ):
+        failed = any(int(count) for count in _FAILED.findall(done))
+        if rate is None or latency is None or failed:
             raise RuntimeError(done)
         return float(rate[1]), float(latency[1])
 

@@ -1,0 +1,108 @@
+"""Is a commit as cheap in a ledger of fifty million transactions as in one of a million? One store, filled without a pause.
+
+What is drawn once comes again under new ids (``workload.Stamped``), so that making intents does not slow the run down.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Final
+
+from bench import workload
+from bench.daemon import Mounted, disk_bytes, need_room
+from bench.measure import Report, timed
+
+WRITERS: Final = 2
+PIECE: Final = 128 * 1024
+SAMPLES: Final = 50
+ENDS: Final = 10  # the first and the last of so many parts are compared
+
+_fork = multiprocessing.get_context("fork")
+
+
+def run(report: Report, directory: Path, *, seed: int, transactions: int, accounts: int) -> None:
+    """Fill it, once. Raises LedgerError when the disk has no room for it."""
+    need_room(directory, transactions)
+    stamped = workload.Stamped(seed, accounts, random_ids=True)
+    with Mounted(directory / "ledger", accounts) as ledger:
+        files, crew = transactions // workload.FILE_INTENTS, []
+        for number in range(WRITERS):
+            here, there = _fork.Pipe()
+            worker = _fork.Process(target=_write, args=(stamped, ledger.mount / "inbox", number, files, there))
+            worker.start()
+            crew.append((worker, here))
+        before, empty = ledger.transactions(), ledger.memory()[0]
+        with timed() as section:
+            for _, here in crew:
+                here.send(None)
+            _watch(report, ledger, [here for _, here in crew], max(1, files // SAMPLES))
+        for worker, _ in crew:
+            worker.join()
+        made = ledger.transactions() - before
+        if made != files * workload.FILE_INTENTS:
+            raise RuntimeError(f"flat: {made} transactions, not {transactions}")
+        report.spent("flat", section)
+        _figures(report, made, section.seconds, empty)
+        report.note(f"flat: {made:,} transactions with random ids over {accounts:,} accounts")
+        ledger.stop()
+        report.add("flat, start with all of them, clean", "s", ledger.start())
+
+
+def _watch(report: Report, ledger: Mounted, pipes: list[Connection], each: int) -> None:
+    """A sample whenever ``each`` more files were acknowledged."""
+    began = last = time.perf_counter()
+    done = 0
+    while pipes:
+        for pipe in wait(pipes):
+            assert isinstance(pipe, Connection)
+            if pipe.recv() is None:
+                pipes.remove(pipe)
+                continue
+            done += 1
+            if done % each:
+                continue
+            now, (own, mapped) = time.perf_counter(), ledger.memory()
+            report.sample(
+                millions=done * workload.FILE_INTENTS / 1e6,
+                seconds=now - began,
+                rate=each * workload.FILE_INTENTS / (now - last),
+                own_mib=own,
+                mapped_mib=mapped,
+                disk_mib=disk_bytes(ledger.store) / 2**20,
+            )
+            last = now
+
+
+def _figures(report: Report, made: int, seconds: float, empty: float) -> None:
+    rates, own, disk, millions = (report.series[name] for name in ("rate", "own_mib", "disk_mib", "millions"))
+    part = max(1, len(rates) // ENDS)
+    size = f"{made / ENDS / 1e6:g} million"
+    first, last = statistics.median(rates[:part]), statistics.median(rates[-part:])
+    report.add("flat, rate of all", "tx/s", made / seconds)
+    report.add(f"flat, rate of the first {size}", "tx/s", first)
+    report.add(f"flat, rate of the last {size}", "tx/s", last)
+    report.add("flat, rate, last tenth / first tenth", "x", last / first, aim="aim 0.9")
+    report.add("flat, own memory at the end", "MiB", own[-1])
+    report.add("flat, own memory before", "MiB", empty)
+    if len(own) > part:
+        grown = millions[-1] - millions[part - 1]
+        report.add("flat, own memory a million transactions", "MiB", (own[-1] - own[part - 1]) / grown)
+        report.add("flat, disk a transaction", "B", (disk[-1] - disk[part - 1]) * 2**20 / grown / 1e6)
+
+
+def _write(stamped: workload.Stamped, inbox: Path, number: int, files: int, control: Connection) -> None:
+    control.recv()
+    while number < files:
+        descriptor = os.open(inbox / f"{number:08}.ndjson", os.O_WRONLY | os.O_CREAT, 0o644)
+        view = memoryview(stamped.file(number))
+        while view:
+            view = view[os.write(descriptor, view[:PIECE]) :]
+        os.close(descriptor)
+        control.send(number)
+        number += WRITERS
+    control.send(None)
