@@ -25,6 +25,7 @@ from bench import measure, safety  # noqa: E402
 from bench.fio import jobs  # noqa: E402
 from bench.macro import (  # noqa: E402
     anchoring,
+    audit,
     events,
     exporting,
     flat,
@@ -41,6 +42,7 @@ from bench.macro import (  # noqa: E402
     verifying,
 )
 from bench.measure import Report  # noqa: E402
+from bench.micro import disk, stages, stores  # noqa: E402
 from bench.peers import against  # noqa: E402
 from bench.record import Record, code, machine, now  # noqa: E402
 from ledgerfsd.errors import LedgerError  # noqa: E402
@@ -299,6 +301,28 @@ def measure_history(report: Report, directory: Path, options: Any) -> None:
     history.run(report, directory, seed=options.seed, transactions=transactions, accounts=accounts, hot=hot)
 
 
+def measure_audit(report: Report, directory: Path, options: Any) -> None:
+    """What an auditor does through the mount: proofs, past balances, trails of accounts."""
+    transactions, count = (100_000, 100) if options.quick else (1_000_000, 1_000)
+    audit.run(report, directory, seed=options.seed, transactions=transactions, proofs=count)
+
+
+def measure_micro(report: Report, directory: Path, options: Any) -> None:
+    """Stages by themselves: parse to state root, append and fsync, replay, snapshots, proofs, hash chain."""
+    accounts = (10_000, 100_000 if options.quick else 1_000_000)
+    transactions = 50_000 if options.quick else 500_000
+    stages.run(report, seed=options.seed, transactions=transactions, accounts=accounts)
+    disk.run(report, directory, quick=options.quick)
+    stores.run(
+        report,
+        directory,
+        seed=options.seed,
+        transactions=transactions,
+        accounts=10_000 if options.quick else 100_000,
+        proofs_made=200 if options.quick else 2_000,
+    )
+
+
 def measure_verifying(report: Report, directory: Path, options: Any) -> None:
     """Verifying a whole store."""
     transactions = options.transactions or (100_000 if options.quick else 10_000_000)
@@ -309,6 +333,7 @@ def measure_verifying(report: Report, directory: Path, options: Any) -> None:
 
 
 MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
+    "micro": measure_micro,
     "ndjson": measure_ndjson,
     "million-accounts": measure_million_accounts,
     "patterns": measure_patterns,
@@ -321,6 +346,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "accounts": measure_accounts,
     "proofs": measure_proofs,
     "verifying": measure_verifying,
+    "audit": measure_audit,
     "past": measure_past,
     "history": measure_history,
     "events": measure_events,

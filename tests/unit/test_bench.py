@@ -122,6 +122,8 @@ def test_latencies_have_four_percentiles_and_their_aims() -> None:
         "close, p99.9": [1.0],
     }
     assert [row.aim for row in report.rows.values()] == ["", "", "must < 2", ""]
+    report.latencies("seldom", [0.001] * 99)
+    assert [name for name in report.rows if name.startswith("seldom")] == ["seldom, p50", "seldom, p95"]
 
 
 def test_what_tigerbeetle_says_is_understood() -> None:

@@ -1,0 +1,1 @@
+"""Stages by themselves: what one of them takes when nothing else runs."""
