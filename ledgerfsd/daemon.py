@@ -246,7 +246,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
             # Signals end the serving only: what it has queued is still collected by ledger.run.
             await serving.start(_signals, serving.cancel_scope)
             with listening(store.engine, Path(config.socket) if config.socket else None):
-                await vfs.serve(ledger, proofs, mountpoint, branches, allow_other=config.allow_other, ready=ready)
+                await vfs.serve(ledger, proofs, mountpoint, branches, allow_other=config.allow_other, front=_front(), ready=ready)
             serving.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
 
@@ -260,6 +260,11 @@ async def _record_keys(proofs: Proofs) -> None:
     except OSError as error:
         hint = "this user must be able to read trusted_root.json in the directory of the keys"
         raise StoreError(f"{error.filename}: {error.strerror}", hint=hint) from None
+
+
+def _front() -> bool:
+    """Whether the core may answer requests of the mount (ADR 36). Off it is a way to find out whether a fault is the front's."""
+    return os.environ.get("LEDGERFS_FRONT", "on") != "off"
 
 
 def _keys(config: Config, layout: layouts.Layout) -> Path:

@@ -75,8 +75,8 @@ class Recovery:
 class Completion:
     """A finished submission: its ticket and its results, in the order of its lines."""
 
-    def __init__(self, handle: Any) -> None:
-        self._handle = ffi.gc(handle, lib.lfs_ticket_free)
+    def __init__(self, handle: Any, *, owned: bool = True) -> None:
+        self._handle = ffi.gc(handle, lib.lfs_ticket_free) if owned else handle
         results = ffi.new("const lfs_result **")
         self._count: int = lib.lfs_ticket_results(handle, results)
         self._results = results[0]
@@ -256,7 +256,13 @@ class Engine:
             if progress is not None:
                 progress(step.done_bytes, step.total_bytes)
         self.wakeup_fd: int = lib.lfs_wakeup_fd(self._handle)
+        self.front_held = 0  # submissions of the front that ``completions`` set apart (see ``core.front``)
         self.recovery = Recovery(self.counts().entries, step.replayed, step.cut_bytes, time.monotonic() - began)
+
+    @property
+    def handle(self) -> Any:
+        """The core's own, for other faces of it."""
+        return self._handle
 
     def _error(self) -> str:
         return str(ffi.string(lib.lfs_engine_error(self._handle)).decode("utf-8", "replace"))
@@ -317,6 +323,7 @@ class Engine:
             pass
         found = []
         lib.lfs_socket_hold(self._handle)
+        self.front_held = lib.lfs_front_hold(self._handle)
         while handle := lib.lfs_take(self._handle):
             found.append(Completion(handle))
         return found

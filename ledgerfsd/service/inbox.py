@@ -32,6 +32,7 @@ from ledgerfsd.service.receipt_text import ReceiptText, refusal
 from ledgerfsd.service.receipts import Answer, Receipts
 
 if TYPE_CHECKING:
+    from ledgerfsd.core.front import Front
     from ledgerfsd.service.ledger import Ledger
 
 FILES_SHOWN_MAX: Final = 10_000  # answered files that inbox/ still shows; the oldest go first
@@ -105,11 +106,17 @@ class Inbox:
         self.ledger = ledger
         self.receipts = receipts
         self.staged = 0  # bytes in memory of files without an answer
-        self.open_handles = 0
+        self.front: Front | None = None  # the core that takes simple files of inbox/ by itself
         self.mtime_ns = dict.fromkeys(Area, ledger.clock.now_ns())
         self._names: dict[tuple[Area, bytes], InboxFile] = {}  # oldest first
         self._numbers: dict[int, InboxFile] = {}
         self._last_number = 0
+        self._opened = 0
+
+    @property
+    def open_handles(self) -> int:
+        """How many files are open for writing."""
+        return self._opened + (self.front.open if self.front is not None else 0)
 
     # -- names
 
@@ -175,8 +182,7 @@ class Inbox:
             self.resize(file, 0)
             file.next_line = 1
         handle = self._handle(file, append=append)
-        file.handles.append(handle)
-        self.open_handles += 1
+        self._count(handle)
         return handle
 
     def closed(self, handle: InboxHandle) -> None:
@@ -184,7 +190,8 @@ class Inbox:
         file = handle.file
         file.handles.remove(handle)
         file.touched = time.monotonic()
-        self.open_handles -= 1
+        self._opened -= 1
+        self._tell_limit()
         self._forget(file)
         self._evict()
 
@@ -230,7 +237,50 @@ class Inbox:
         text = self.text(file)
         return text.size if text is not None else 0
 
+    # -- what the front did (see ``inbox_front``)
+
+    def front_changed(self, front: Front | None) -> None:
+        """There is one from now on, or none any more. Names come later: inbox/ is empty when it begins."""
+        self.front = front
+        self._tell_limit()
+
+    def adopt(
+        self, number: int, name: bytes, *, uid: int, gid: int, created_ns: int, shown: bool = True
+    ) -> InboxFile:
+        """A file in inbox/, which the kernel knows already. ``tidy`` is to be called when all are adopted."""
+        file = InboxFile(number, Area.INBOX, name, uid=uid, gid=gid, now_ns=created_ns)
+        self._numbers[number] = file
+        file.linked = shown
+        if not shown:
+            return file
+        self._names[Area.INBOX, name] = file
+        self.mtime_ns[Area.INBOX] = max(self.mtime_ns[Area.INBOX], created_ns)
+        return file
+
+    def adopt_open(self, file: InboxFile, *, append: bool) -> DocumentHandle:
+        """The file is open for writing."""
+        handle = DocumentHandle(self, file, append=append)
+        self._count(handle)
+        return handle
+
+    def tidy(self) -> None:
+        """Show the newest only."""
+        self._evict()
+
     # -- inside
+
+    def _count(self, handle: InboxHandle) -> None:
+        handle.file.handles.append(handle)
+        self._opened += 1
+        self._tell_limit()
+
+    def _tell_limit(self) -> None:
+        if self.front is not None:
+            self.front.limit(HANDLES_MAX - self._opened)
+
+    def _tell_name(self, area: Area, name: bytes, *, there: bool) -> None:
+        if self.front is not None and area is Area.INBOX:
+            self.front.name(name, there=there)
 
     def _check_name(self, name: bytes) -> None:
         if not is_scratch(name) and not is_final(name):
@@ -266,8 +316,7 @@ class Inbox:
         target = self._new(area, name, uid=file.uid, gid=file.gid)
         target.next_line = 1
         handle = self._handle(target, append=True)
-        target.handles.append(handle)
-        self.open_handles += 1
+        self._count(handle)
         refused: Refused | None = None
         try:
             for begin in range(0, len(data), RENAME_PIECE):
@@ -297,6 +346,7 @@ class Inbox:
             file.linked = True
         else:
             self._names.pop((file.area, file.name))
+            self._tell_name(file.area, file.name, there=False)
             self.mtime_ns[file.area] = self.ledger.clock.now_ns()
         file.area, file.name = area, name
         if file.answered_as and file.content is not None:
@@ -306,12 +356,14 @@ class Inbox:
 
     def _link(self, file: InboxFile) -> None:
         self._names[file.area, file.name] = file
+        self._tell_name(file.area, file.name, there=True)
         self._numbers[file.number] = file
         self.mtime_ns[file.area] = self.ledger.clock.now_ns()
         self._evict()
 
     def _unlink(self, file: InboxFile) -> None:
         del self._names[file.area, file.name]
+        self._tell_name(file.area, file.name, there=False)
         file.linked = False
         self.mtime_ns[file.area] = self.ledger.clock.now_ns()
         self._forget(file)

@@ -41,12 +41,25 @@ BATCH_HINT: Final = (
 class Turn:
     """A lock that costs no pass through the scheduler when it is free."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_closed", "_lock")
 
     def __init__(self) -> None:
         self._lock = trio.Lock()
+        self._closed: trio.Event | None = None
+
+    def close(self) -> None:
+        """Nobody has a turn until ``open``."""
+        self._closed = trio.Event()
+
+    def open(self) -> None:
+        """Let them have it."""
+        if self._closed is not None:
+            self._closed.set()
+            self._closed = None
 
     async def __aenter__(self) -> None:
+        if self._closed is not None:
+            await self._closed.wait()
         try:
             self._lock.acquire_nowait()
         except trio.WouldBlock:
@@ -232,6 +245,19 @@ class StagedHandle(InboxHandle):
     def read(self, offset: int, size: int) -> bytes:
         """The bytes staged, then the receipt."""
         return super().read(offset, size) if self._judged else bytes(self._buffer[offset : offset + size])
+
+    def await_verdict(self, size: int) -> None:
+        """The front has taken the text (``service.inbox_front``); whatever comes waits for ``judged``."""
+        self.size = size
+        self._turn.close()
+
+    def judged(self, size: int, refused: Code | None, answer: Answer | None) -> None:
+        """The verdict on what the front has taken."""
+        self.size = size
+        self.refused = refused
+        self._answer = answer
+        self._judged = True
+        self._turn.open()
 
     @abstractmethod
     def _scan(self, data: bytes) -> None:

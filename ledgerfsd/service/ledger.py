@@ -127,6 +127,7 @@ class Ledger:
         self.started_ns = self.clock.now_ns()
         self.room = Room(limits.INFLIGHT_BYTES_MAX)
         self.on_change: list[Callable[[Change], Awaitable[None]]] = []
+        self.answers: list[Callable[[], None]] = []  # called after those, before the writers go on
         self.troubles: list[Callable[[], str]] = [
             self.points.named.trouble
         ]  # each says what is wrong elsewhere, "" if nothing; for health
@@ -206,6 +207,8 @@ class Ledger:
         async with self._turn:
             completions = self.engine.completions()
             await self._announce()
+            for answer in self.answers:
+                answer()
             self.engine.deliver()
             for completion in completions:
                 ticket = self._tickets.pop(completion.ticket)

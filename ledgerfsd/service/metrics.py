@@ -56,6 +56,14 @@ class Metrics:
         self.refused.inc(len(completion) - committed)
         self.commit_seconds.observe(seconds)
 
+    def answered(self, committed: int, refused: int, waited_ns: int) -> None:
+        """The same of a submission of the front."""
+        if committed:
+            self.committed.inc(committed)
+        if refused:
+            self.refused.inc(refused)
+        self.commit_seconds.observe(waited_ns / 1e9)
+
     def text(self, gauges: Mapping[str, tuple[str, float | Mapping[str, float]]]) -> bytes:
         """The exposition format; ``gauges``: name without prefix → (help, value now, or values by name of anchor)."""
         for name, (meaning, value) in gauges.items():

@@ -15,7 +15,7 @@ import errno
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -39,6 +39,14 @@ PARTS_BYTES_MAX: Final = 4 * limits.MIB  # the same by size: about 40,000 result
 TEXTS_MAX: Final = 256  # texts kept ready
 RECORD_BYTES_MAX: Final = 256 * limits.MIB  # a longer line in receipts/ was not written by us
 
+# What `answer_documents` writes for one transaction that was committed, as `_record` would.
+_PLAIN: Final = (
+    '{"file":%s,"time":"%s","mode":"document","bytes":%d,'
+    '"results":[{"lines":[1,1],"status":"committed","code":"ok","index":%d,"tx":%d,"block":%d}]}\n'
+)
+
+# Name, size, and the results; or of one transaction that was committed index, tx and block.
+Document = tuple[str, int, list[Outcome] | tuple[int, int, int]]
 Part = tuple[str, int, int] | bytes  # where a record is: file name, offset, length; or the record itself
 
 
@@ -111,12 +119,36 @@ class Receipts:
         results = list(results)
         now = max(self._clock.now_ns(), answer.mtime_ns + 1)  # a rising time is how the kernel sees new content
         record = msgspec.json.encode(_record(answer, results, format_time(now), mode, size)) + b"\n"
-        answer.add(self._write(format_date(now) + ".ndjson", record))
+        answer.add(self._write(format_date(now) + ".ndjson", [record])[0])
         answer.last_line = max([answer.last_line, *(result.last for result in results)])
         answer.mtime_ns = now
         self._remember(answer)
         for tell in self.on_change:
             tell(answer)
+
+    def answer_documents(self, documents: Iterable[Document]) -> list[Answer]:
+        """As ``answer``, for documents of inbox/ that were judged together: one write for all."""
+        now = self._clock.now_ns()
+        time = format_time(now)
+        answers: list[Answer] = []
+        records: list[bytes] = []
+        for name, size, verdict in documents:
+            answer = Answer(name, dry_run=False)
+            answer.mtime_ns = now
+            if isinstance(verdict, tuple):
+                record = _PLAIN % (_quoted(name), time, size, *verdict)
+                records.append(record.encode())
+                answer.last_line = 1
+            else:
+                records.append(msgspec.json.encode(_record(answer, verdict, time, "document", size)) + b"\n")
+                answer.last_line = max([0, *(result.last for result in verdict)])
+            answers.append(answer)
+        for answer, part in zip(answers, self._write(format_date(now) + ".ndjson", records), strict=True):
+            answer.add(part)
+            self._remember(answer)
+        for tell in self.on_change:
+            tell(answers[-1])
+        return answers
 
     def find(self, name: str, *, dry_run: bool = False) -> Answer | None:
         """The newest answer for a name."""
@@ -151,17 +183,21 @@ class Receipts:
 
     # -- writing
 
-    def _write(self, file_name: str, record: bytes) -> Part:
+    def _write(self, file_name: str, records: Sequence[bytes]) -> Sequence[Part]:
         try:
-            offset = self._append(file_name, record)
+            offset = self._append(file_name, b"".join(records))
         except OSError as error:
             if not self.failure:
                 log.warning("receipts cannot be written; commits go on", file=file_name, error=str(error))
             self.failure = f"receipts/{file_name}: {error.strerror or error}"
-            self._metrics.receipts_failed.inc()
-            return record
+            self._metrics.receipts_failed.inc(len(records))
+            return records
         self.failure = ""
-        return file_name, offset, len(record)
+        parts: list[Part] = []
+        for record in records:
+            parts.append((file_name, offset, len(record)))
+            offset += len(record)
+        return parts
 
     def _append(self, file_name: str, record: bytes) -> int:
         if file_name != self._file_name:
@@ -249,6 +285,10 @@ def _record(answer: Answer, results: list[Outcome], time: str, mode: str, size: 
         record["part"] = len(answer.parts) + 1
     record["results"] = [_stored(result) for result in results]
     return record
+
+
+def _quoted(name: str) -> str:
+    return msgspec.json.encode(name).decode()
 
 
 def _stored(result: Outcome) -> dict[str, Any]:

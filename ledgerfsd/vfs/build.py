@@ -19,7 +19,9 @@ def builder() -> FFI:
         """
         int lfs_requests_bind(const char *path);
         void lfs_request(uint64_t out[3]);
+        void lfs_requests_divert(uintptr_t descriptor, uintptr_t receive, uintptr_t context);
         extern "Python" void lfs_interrupted(uint64_t request);
+        extern "Python" void lfs_handed(void);
         """
     )
     ffi.set_source(

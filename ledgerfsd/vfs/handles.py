@@ -68,6 +68,10 @@ class Handles:
         self._open[number] = handle
         return number
 
+    def put(self, number: int, handle: Opened) -> None:
+        """A handle whose number the kernel has already: the front gave it (``core.front``), above all of ours."""
+        self._open[number] = handle
+
     def get(self, number: int) -> Opened:
         """The handle with this number. Raises OSError EBADF."""
         handle = self._open.get(number)

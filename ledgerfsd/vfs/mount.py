@@ -16,6 +16,7 @@ from ledgerfsd.errors import LedgerError
 from ledgerfsd.service.ledger import Ledger
 from ledgerfsd.service.proofs import Proofs
 from ledgerfsd.vfs.branch import Branch
+from ledgerfsd.vfs.front import Fronting
 from ledgerfsd.vfs.operations import LedgerOperations
 
 # pyfuse3 stops reading requests when so many wait, and a close() that waits for the disk is one: 99, its default, would
@@ -33,31 +34,37 @@ async def serve(
     branches: Sequence[Branch] = (),
     *,
     allow_other: bool = False,
+    front: bool = True,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve the ledger at ``mountpoint`` until it is unmounted or this is cancelled; ``ledger.run`` must be running, and
     ``Signing.run`` of the signer that ``proofs`` asks.
 
-    ``ready`` is called when the mount is there. When cancelled, requests that have begun are answered first. Raises
+    ``front``: let the core answer what it can (ADR 36). ``ready`` is called when the mount is there. When cancelled, requests that have begun are answered first. Raises
     LedgerError when it cannot be mounted.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     operations = LedgerOperations(ledger, proofs, FuseNotify(), branches)
+    ahead = Fronting(operations) if front else None
     try:
         pyfuse3.init(operations, str(mountpoint), _options(allow_other=allow_other))
     except RuntimeError as error:
         hint = "is /dev/fuse there, is fuse3 installed, and may this user mount?"
         raise LedgerError(f"cannot mount at {mountpoint}: {error}", hint=hint) from None
     try:
+        if ahead is not None:
+            ahead.start()
         ready()
-        await _serve(operations)
+        await _serve(operations, ahead)
     finally:
+        if ahead is not None:
+            await ahead.end(STOP_SECONDS)
         pyfuse3.close(unmount=True)
         ledger.on_change.remove(operations.kernel.committed)
         operations.receipts.close()
 
 
-async def _serve(operations: LedgerOperations) -> None:
+async def _serve(operations: LedgerOperations, ahead: Fronting | None) -> None:
     shield = trio.CancelScope(shield=True)
     ended = trio.Event()
 
@@ -74,6 +81,8 @@ async def _serve(operations: LedgerOperations) -> None:
             shield.deadline = trio.current_time() + STOP_SECONDS
             operations.kernel.stop()
             operations.branches.stop()
+            if ahead is not None:
+                ahead.stop()
             pyfuse3.terminate()
             raise
 

@@ -17,11 +17,15 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
 
 from ledgerfsd.vfs import _requests
+
+if TYPE_CHECKING:
+    from ledgerfsd.core.front import Addresses
 
 WITHOUT_SECONDS: Final = 1.0
 
@@ -46,6 +50,7 @@ def _load() -> None:
 
 
 _load()
+_adopt: list[Callable[[], None]] = []  # one, while requests are diverted
 _waiting: dict[int, Callable[[], None]] = {}
 _out: Any = _ffi.new("uint64_t[3]")
 
@@ -56,6 +61,30 @@ def lfs_interrupted(request: int) -> None:
     wake = _waiting.get(request)
     if wake is not None:
         wake()
+
+
+@_ffi.def_extern()  # type: ignore[untyped-decorator]
+def lfs_handed() -> None:
+    """The front has handed files over, in the thread that serves the mount."""
+    for adopt in _adopt:
+        adopt()
+
+
+def calls(name: bytes) -> bool:
+    """Whether pyfuse3 calls this function by this name, so that ours is found in its place."""
+    import pyfuse3
+
+    assert pyfuse3.__file__ is not None
+    return b"\0" + name + b"\0" in Path(pyfuse3.__file__).read_bytes()
+
+
+def divert(front: Addresses | None, adopt: Callable[[], None] | None) -> None:
+    """Let the next session get its requests from the core's front; None: from the kernel.
+
+    ``adopt`` is called before a request that concerns a file which the front has handed over.
+    """
+    _adopt[:] = [adopt] if adopt is not None else []
+    _lib.lfs_requests_divert(*(front if front is not None else (0, 0, 0)))
 
 
 def current() -> Request:

@@ -205,6 +205,10 @@ static void complete(lfs_engine *e, lfs_group *g, int unattended) {
             continue;
         }
         ask = 1;
+        if (t->front) {
+            lfs_front_finished(e, t);
+            continue;
+        }
         t->next = NULL;
         *e->done_tail = t;
         e->done_tail = &t->next;
@@ -377,6 +381,7 @@ void lfs_engine_stop(lfs_engine *e) {
     pthread_join(e->zero_thread, NULL);
     pthread_join(e->tree_thread, NULL);
     lfs_socket_end(e);
+    lfs_front_end(e);
     lfs_runs_stop(e);
     e->running = 0;
 }

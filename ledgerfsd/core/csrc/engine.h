@@ -60,6 +60,7 @@ struct lfs_ticket {
     uint32_t first_line, lines;
     int ids_required;    /* an intent without an id is refused: two connections may send the same line */
     uint64_t connection; /* of the socket (see socket.c), 0: Python's */
+    struct lfs_front_file *front; /* of the front (see front.c), or NULL */
     lfs_result *results;
     uint32_t n, size;
     char *names; /* of unknown members, each with its final zero */
@@ -126,6 +127,7 @@ struct lfs_engine {
     int failure_code; /* 0, LFS_READ_ONLY or LFS_STORAGE_ERROR */
     int wakeup;
     struct lfs_socket *socket; /* NULL: nobody listens */
+    struct lfs_front *front;   /* NULL: Python sees every request */
 
     lfs_runs runs; /* see runs.h */
 
@@ -203,6 +205,10 @@ int lfs_socket_due(lfs_engine *e);                                      /* the s
 void lfs_socket_wake(lfs_engine *e);
 void lfs_socket_stop(lfs_engine *e);
 void lfs_socket_end(lfs_engine *e);
+
+/* front.c */
+void lfs_front_finished(lfs_engine *e, lfs_ticket *t);
+void lfs_front_end(lfs_engine *e);
 
 /* recover.c */
 int lfs_hash_is(lfs_text text, const uint8_t hash[32]);

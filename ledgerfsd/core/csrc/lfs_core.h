@@ -94,6 +94,43 @@ void lfs_socket_hold(lfs_engine *e);
 void lfs_socket_deliver(lfs_engine *e);
 void lfs_socket_counts(lfs_engine *e, uint64_t *connections, uint64_t *committed, uint64_t *refused);
 
+/* -- the front (see front.c): requests of the mount that the core answers. Numbers and times as they are in FUSE and in receipts. */
+typedef struct { /* a document that has its verdict */
+    uint64_t number, created_ns, waited_ns; /* of its inode; waited: from the WRITE on */
+    int64_t index;
+    uint64_t tx, block;
+    uint32_t uid, gid, size;
+    int16_t code;     /* the cause of a refusal, or 0 */
+    uint8_t plain;    /* one transaction, committed: index, tx and block say all; else look into the ticket */
+    uint8_t name_len;
+    lfs_ticket *ticket; /* the front's */
+    char name[256];
+} lfs_front_answer;
+typedef struct { /* an open file that is handed over */
+    uint64_t number, handle, created_ns;
+    uint32_t uid, gid, size;
+    int code;
+    uint8_t state, append; /* state 0: no byte was written; 1: the verdict is to come; 2: code is the verdict */
+    char name[256];
+} lfs_front_open;
+/* What to call instead of two functions of libfuse: lfs_front_descriptor and lfs_front_receive. */
+void *lfs_front_new(lfs_engine *e, uint64_t inbox, uint64_t kind, const int *errnos);
+int lfs_front_descriptor(void *front, int device);
+long lfs_front_receive(void *front, void **bytes, int *handed);
+int lfs_front_start(lfs_engine *e);
+void lfs_front_stop(lfs_engine *e);
+/* Set apart what is finished now (how many are there); describe it; reply to the writers. */
+uint32_t lfs_front_hold(lfs_engine *e);
+void lfs_front_take(lfs_engine *e, lfs_front_answer *out);
+void lfs_front_deliver(lfs_engine *e, uint64_t now_ns);
+/* The next file that is handed over: 1, or 0 when there is none. */
+int lfs_front_adopt(lfs_engine *e, lfs_front_open *out);
+/* A name came to inbox/ or went, by Python's doing. */
+void lfs_front_name_set(lfs_engine *e, const char *text, size_t len, int there);
+/* How many files it may have open. */
+void lfs_front_limit(lfs_engine *e, uint32_t files);
+void lfs_front_counts(lfs_engine *e, uint32_t *open, uint32_t *waiting, uint64_t *answered);
+
 /* -- reading published state. Return 0, or -1 when out of range. */
 void lfs_read_counts(lfs_engine *e, lfs_counts *out);
 int lfs_read_entry(lfs_engine *e, uint64_t index, const uint8_t **bytes, uint32_t *len);

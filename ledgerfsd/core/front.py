@@ -1,0 +1,168 @@
+"""The front: requests of the mount that the core answers by itself (``csrc/front.c``, ADR 36), behind a typed face.
+
+Start at ``Front``. It stands between the kernel and pyfuse3: what it does not answer it passes on, and a file of its own with which
+something unusual happens is handed over first. ``service.inbox_front`` is the other side.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from ledgerfsd.core import _core
+from ledgerfsd.core.engine import Completion, Engine
+
+ffi: Any = _core.ffi
+lib: Any = _core.lib
+
+CODES_MAX: Final = 256
+_VERDICT: Final = struct.Struct("=QQQqQQIIIhBBQ256s")  # lfs_front_answer
+
+
+class State(enum.IntEnum):
+    """Of a file that is handed over."""
+
+    NEW = 0  # no byte was written
+    WAITING = 1  # written; the verdict comes with ``Front.take``
+    JUDGED = 2
+
+
+class Verdict(NamedTuple):
+    """A document that the engine has finished."""
+
+    number: int  # of its inode
+    created_ns: int
+    waited_ns: int  # since it was written
+    index: int  # this and the two that follow only if it is plain
+    tx: int
+    block: int
+    uid: int
+    gid: int
+    size: int
+    code: int  # the cause of a refusal, or 0
+    plain: bool  # one transaction, committed; of others ``Front.completion`` tells
+    name_len: int
+    ticket: int
+    room: bytes
+
+    @property
+    def name(self) -> bytes:
+        """Of the file."""
+        return self.room[: self.name_len]
+
+
+class Handed(NamedTuple):
+    """An open file that is handed over."""
+
+    number: int  # of its inode
+    handle: int
+    created_ns: int
+    uid: int
+    gid: int
+    size: int  # bytes written
+    code: int  # the verdict, if it is judged
+    state: State
+    append: bool
+    name: bytes
+
+
+class Addresses(NamedTuple):
+    """What is to be called instead of libfuse's fuse_session_fd and fuse_session_receive_buf, and with what."""
+
+    descriptor: int
+    receive: int
+    context: int
+
+
+class Front:
+    """The front of a mount; everything but the counts is for one thread."""
+
+    def __init__(self, engine: Engine, *, inbox: int, kind: int, errnos: Iterable[tuple[int, int]]) -> None:
+        """``inbox``: inode number of inbox/; ``kind``: what those of its files begin with; ``errnos``: by result code."""
+        assert ffi.sizeof("lfs_front_answer") == _VERDICT.size
+        table = ffi.new("int[]", CODES_MAX)
+        for code, number in errnos:
+            table[code] = number
+        self._owner = engine  # outlives what is made of it here
+        self._engine = engine.handle
+        context = lib.lfs_front_new(self._engine, inbox, kind, table)
+        self.addresses = Addresses(
+            *(int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in ("lfs_front_descriptor", "lfs_front_receive")),
+            int(ffi.cast("uintptr_t", context)),
+        )
+        self._counts = ffi.new("uint32_t[2]")
+        self._answered = ffi.new("uint64_t *")
+
+    def start(self) -> bool:
+        """Begin to read requests. False: pyfuse3 does not go by ``addresses``, and everything is as if there were no front."""
+        return not lib.lfs_front_start(self._engine)
+
+    def stop(self) -> None:
+        """Read nothing more. What waits for its verdict still gets it."""
+        lib.lfs_front_stop(self._engine)
+
+    def take(self) -> list[Verdict]:
+        """What had finished when ``Engine.completions`` was called last."""
+        if not self._owner.front_held:
+            return []
+        room = bytearray(self._owner.front_held * _VERDICT.size)
+        lib.lfs_front_take(self._engine, ffi.from_buffer("lfs_front_answer *", room))
+        return list(map(Verdict._make, _VERDICT.iter_unpack(room)))
+
+    @staticmethod
+    def completion(verdict: Verdict) -> Completion:
+        """All of a submission; until ``deliver``."""
+        return Completion(ffi.cast("lfs_ticket *", verdict.ticket), owned=False)
+
+    def deliver(self, now_ns: int) -> None:
+        """Answer the writers of what ``take`` gave. ``now_ns``: mtime of the files from now on."""
+        if self._owner.front_held:
+            lib.lfs_front_deliver(self._engine, now_ns)
+            self._owner.front_held = 0
+
+    def adopt(self) -> Handed | None:
+        """The next file that is handed over."""
+        raw = ffi.new("lfs_front_open *")
+        if not lib.lfs_front_adopt(self._engine, raw):
+            return None
+        return Handed(
+            raw.number,
+            raw.handle,
+            raw.created_ns,
+            raw.uid,
+            raw.gid,
+            raw.size,
+            raw.code,
+            State(raw.state),
+            bool(raw.append),
+            ffi.string(raw.name),
+        )
+
+    def name(self, name: bytes, *, there: bool) -> None:
+        """A name came to inbox/ or went, not by the front."""
+        lib.lfs_front_name_set(self._engine, name, len(name), there)
+
+    def limit(self, files: int) -> None:
+        """How many files it may have open; beyond that new ones are not its own."""
+        lib.lfs_front_limit(self._engine, max(files, 0))
+
+    @property
+    def open(self) -> int:
+        """Files that it has open."""
+        return self._numbers()[0]
+
+    @property
+    def waiting(self) -> int:
+        """Writers that wait for their verdict."""
+        return self._numbers()[1]
+
+    @property
+    def answered(self) -> int:
+        """Requests that it has answered since the start."""
+        return self._numbers()[2]
+
+    def _numbers(self) -> tuple[int, int, int]:
+        lib.lfs_front_counts(self._engine, self._counts, self._counts + 1, self._answered)
+        return self._counts[0], self._counts[1], self._answered[0]

@@ -1,0 +1,76 @@
+"""The core's front before pyfuse3: switched on, its files adopted, switched off (ADR 36).
+
+Start at ``Fronting``. The front reads the kernel's requests, answers the simplest ones and passes the others on. pyfuse3 does not know
+of it: two functions of libfuse that it calls are ours (``requests``). Should a later pyfuse3 go another way, all is answered in Python,
+as if there were no front: slower, and the log says so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from ledgerfsd.core.front import Front
+from ledgerfsd.errors import CODES, LedgerError
+from ledgerfsd.service.inbox_front import FrontFiles
+from ledgerfsd.vfs import nodes, requests
+from ledgerfsd.vfs.nodes import Fixed, Kind
+
+if TYPE_CHECKING:
+    from ledgerfsd.vfs.operations import LedgerOperations
+
+log = structlog.get_logger()
+
+FUNCTIONS: Final = (b"fuse_session_fd", b"fuse_session_receive_buf")
+LOOK_SECONDS: Final = 0.002  # at the end: whether a writer still waits
+
+
+class Fronting:
+    """The front of one mount. To be made before the mount is."""
+
+    def __init__(self, operations: LedgerOperations) -> None:
+        self._operations = operations
+        self._front: Front | None = None
+        if not all(map(requests.calls, FUNCTIONS)):
+            log.warning("requests of the mount are answered in Python only: this pyfuse3 is not known", see="ADR 36")
+            return
+        self._front = Front(
+            operations.ledger.engine,
+            inbox=Fixed.INBOX,
+            kind=nodes.inode(Kind.INBOX_FILE, 0),
+            errnos=((code.number, code.errno) for code in CODES.values()),
+        )
+        self._files = FrontFiles(self._front, operations.inbox)
+        requests.divert(self._front.addresses, self._adopt)
+
+    def start(self) -> None:
+        """Begin to take requests. Raises LedgerError when it cannot: pyfuse3 waits for them already."""
+        if self._front is not None and not self._front.start():
+            raise LedgerError("requests of the mount cannot be read", hint="LEDGERFS_FRONT=off mounts without this")
+
+    def stop(self) -> None:
+        """Take no more."""
+        if self._front is not None:
+            self._front.stop()
+
+    async def end(self, seconds: float) -> None:
+        """Take no more, and wait until everybody who waits for a commit has the answer, or until ``seconds`` are over."""
+        if self._front is None:
+            return
+        self._front.stop()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
+            while self._front.waiting:
+                await trio.sleep(LOOK_SECONDS)
+        requests.divert(None, None)
+        self._files.close()
+        self._front = None
+
+    def _adopt(self) -> None:
+        try:
+            for number, handle in self._files.adopt():
+                self._operations.handles.put(number, handle)
+        except Exception:
+            log.exception("open inbox files are lost")
+            self._operations.ledger.metrics.faults.inc()
