@@ -246,7 +246,9 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
             # Signals end the serving only: what it has queued is still collected by ledger.run.
             await serving.start(_signals, serving.cancel_scope)
             with listening(store.engine, Path(config.socket) if config.socket else None):
-                await vfs.serve(ledger, proofs, mountpoint, branches, allow_other=config.allow_other, front=_front(), ready=ready)
+                await vfs.serve(
+                    ledger, proofs, mountpoint, branches, allow_other=config.allow_other, front=_front(), ready=ready
+                )
             serving.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
 

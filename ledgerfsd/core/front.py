@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
     number: int  # of its inode
     created_ns: int
     waited_ns: int  # since it was written
-    index: int  # this and the two that follow only if it is plain
+    entry: int  # its index; this and the two that follow only if it is plain
     tx: int
     block: int
     uid: int
@@ -89,8 +89,9 @@ class Front:
         self._engine = engine.handle
         context = lib.lfs_front_new(self._engine, inbox, kind, table)
         self.addresses = Addresses(
-            *(int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in ("lfs_front_descriptor", "lfs_front_receive")),
-            int(ffi.cast("uintptr_t", context)),
+            _address(ffi.addressof(lib, "lfs_front_descriptor")),
+            _address(ffi.addressof(lib, "lfs_front_receive")),
+            _address(context),
         )
         self._counts = ffi.new("uint32_t[2]")
         self._answered = ffi.new("uint64_t *")
@@ -166,3 +167,7 @@ class Front:
     def _numbers(self) -> tuple[int, int, int]:
         lib.lfs_front_counts(self._engine, self._counts, self._counts + 1, self._answered)
         return self._counts[0], self._counts[1], self._answered[0]
+
+
+def _address(place: Any) -> int:
+    return int(ffi.cast("uintptr_t", place))

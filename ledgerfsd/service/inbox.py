@@ -244,9 +244,7 @@ class Inbox:
         self.front = front
         self._tell_limit()
 
-    def adopt(
-        self, number: int, name: bytes, *, uid: int, gid: int, created_ns: int, shown: bool = True
-    ) -> InboxFile:
+    def adopt(self, number: int, name: bytes, *, uid: int, gid: int, created_ns: int, shown: bool = True) -> InboxFile:
         """A file in inbox/, which the kernel knows already. ``tidy`` is to be called when all are adopted."""
         file = InboxFile(number, Area.INBOX, name, uid=uid, gid=gid, now_ns=created_ns)
         self._numbers[number] = file

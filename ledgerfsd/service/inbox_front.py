@@ -65,7 +65,7 @@ class FrontFiles:
         name = verdict.name.decode()
         if verdict.plain:
             metrics.answered(1, 0, verdict.waited_ns)
-            return name, verdict.size, (verdict.index, verdict.tx, verdict.block)
+            return name, verdict.size, (verdict.entry, verdict.tx, verdict.block)
         completion = self._front.completion(verdict)
         committed = completion.committed
         metrics.answered(committed, len(completion) - committed, verdict.waited_ns)

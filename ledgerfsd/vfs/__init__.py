@@ -9,6 +9,7 @@ Start at ``mount.serve``. What the mount promises stands in docs/SEMANTICS.md, a
 * ``kernel``     what the kernel holds, and telling it what changed
 * ``branch``     what a part of the tree in a module of its own is: ``exports``, ``events``
 * ``requests``   what pyfuse3 does not pass on: interrupts, O_NONBLOCK. Loaded before pyfuse3 is
+* ``front``      the core's front, which takes requests before pyfuse3 does
 
 Invariants:
 

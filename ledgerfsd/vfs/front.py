@@ -43,6 +43,7 @@ class Fronting:
             errnos=((code.number, code.errno) for code in CODES.values()),
         )
         self._files = FrontFiles(self._front, operations.inbox)
+        operations.ledger.gauges.append(self._gauges)
         requests.divert(self._front.addresses, self._adopt)
 
     def start(self) -> None:
@@ -65,7 +66,12 @@ class Fronting:
                 await trio.sleep(LOOK_SECONDS)
         requests.divert(None, None)
         self._files.close()
+        self._operations.ledger.gauges.remove(self._gauges)
         self._front = None
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        answered = self._front.answered if self._front is not None else 0
+        return {"front_requests": ("Requests of the mount that the core answered by itself", float(answered))}
 
     def _adopt(self) -> None:
         try:

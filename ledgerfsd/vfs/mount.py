@@ -40,8 +40,8 @@ async def serve(
     """Serve the ledger at ``mountpoint`` until it is unmounted or this is cancelled; ``ledger.run`` must be running, and
     ``Signing.run`` of the signer that ``proofs`` asks.
 
-    ``front``: let the core answer what it can (ADR 36). ``ready`` is called when the mount is there. When cancelled, requests that have begun are answered first. Raises
-    LedgerError when it cannot be mounted.
+    ``front``: let the core answer what it can (ADR 36). ``ready`` is called when the mount is there. When cancelled,
+    requests that have begun are answered first. Raises LedgerError when it cannot be mounted.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     operations = LedgerOperations(ledger, proofs, FuseNotify(), branches)

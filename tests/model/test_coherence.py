@@ -34,6 +34,7 @@ ACCOUNTS = (
     '{"type":"open_account","account":"still","class":"customer_liability","currency":"EUR"}\n'
 )
 PAYMENTS = 600  # so that there are whole tiles and bundles, and a tx.log of many pages
+READS = 3  # of the daemon for one request: of the device, once more in vain, and of what wakes pyfuse3 (ADR 36)
 TICKS = 3  # wake-ups of the daemon's own that may fall into a measurement
 
 
@@ -58,7 +59,7 @@ def pay(mount: Path, name: str, credit: str = "w0", amount: str = "1.00") -> Non
 
 
 def requests(daemon: Daemon, action: Callable[[], object]) -> int:
-    """How many requests of the kernel the daemon takes while something is done."""
+    """How many reads the daemon makes while something is done: of requests of the kernel, of which each is one to READS."""
 
     def taken() -> int:
         assert daemon.process is not None
@@ -189,7 +190,7 @@ def test_a_commit_costs_only_the_files_that_it_changed(filled: Daemon) -> None:
     counts = [requests(filled, lambda fd=fd: [os.pread(fd, 4096, 0) for _ in range(200)]) for fd in files]
     for fd in files:
         os.close(fd)
-    assert 2 <= counts[0] <= 2 + TICKS  # GETATTR and READ, once
+    assert 2 <= counts[0] <= 2 * READS + TICKS  # GETATTR and READ, once
     assert max(counts[1:]) <= TICKS
 
 
