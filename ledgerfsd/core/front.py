@@ -7,6 +7,7 @@ something unusual happens is handed over first. ``service.inbox_front`` is the o
 from __future__ import annotations
 
 import enum
+import os
 import struct
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
@@ -97,8 +98,14 @@ class Front:
         self._answered = ffi.new("uint64_t *")
 
     def start(self) -> bool:
-        """Begin to read requests. False: pyfuse3 does not go by ``addresses``, and everything is as if there were no front."""
-        return not lib.lfs_front_start(self._engine)
+        """Begin to read requests. False: pyfuse3 does not go by ``addresses``, and everything is as if there were no front.
+
+        Raises OSError when it does, and requests cannot be read.
+        """
+        failed = lib.lfs_front_start(self._engine)
+        if failed < 0:
+            raise OSError(ffi.errno, os.strerror(ffi.errno))
+        return not failed
 
     def stop(self) -> None:
         """Read nothing more. What waits for its verdict still gets it."""

@@ -34,7 +34,7 @@ class Fronting:
         self._operations = operations
         self._front: Front | None = None
         if not all(map(requests.calls, FUNCTIONS)):
-            log.warning("requests of the mount are answered in Python only: this pyfuse3 is not known", see="ADR 36")
+            self._say_so()
             return
         self._front = Front(
             operations.ledger.engine,
@@ -48,8 +48,16 @@ class Fronting:
 
     def start(self) -> None:
         """Begin to take requests. Raises LedgerError when it cannot: pyfuse3 waits for them already."""
-        if self._front is not None and not self._front.start():
-            raise LedgerError("requests of the mount cannot be read", hint="LEDGERFS_FRONT=off mounts without this")
+        if self._front is None:
+            return
+        try:
+            begun = self._front.start()
+        except OSError as error:
+            hint = "LEDGERFS_FRONT=off mounts without what failed"
+            raise LedgerError(f"requests of the mount cannot be read: {error.strerror}", hint=hint) from None
+        if not begun:
+            self._say_so()
+            self._close()
 
     def stop(self) -> None:
         """Take no more."""
@@ -64,10 +72,17 @@ class Fronting:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds):
             while self._front.waiting:
                 await trio.sleep(LOOK_SECONDS)
+        self._close()
+
+    def _close(self) -> None:
         requests.divert(None, None)
         self._files.close()
         self._operations.ledger.gauges.remove(self._gauges)
         self._front = None
+
+    @staticmethod
+    def _say_so() -> None:
+        log.warning("requests of the mount are answered in Python only: this pyfuse3 is not known", see="ADR 36")
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         answered = self._front.answered if self._front is not None else 0

@@ -414,6 +414,7 @@ def test_a_daemon_that_does_not_see_signals_says_so(
         reader.terminate()
         assert reader.wait(SOON) == -signal.SIGTERM
     assert "signals of readers are not seen" in daemon.log.read_text()
+    assert "answered in Python only" in daemon.log.read_text()
     assert daemon.stop() == 0
 
 

@@ -137,12 +137,13 @@ void *lfs_front_new(lfs_engine *e, uint64_t inbox, uint64_t kind, const int *err
     return e->front = f;
 }
 
-/* 0; -1: pyfuse3 never asked for the descriptor, so it would not ask for requests either. */
 int lfs_front_start(lfs_engine *e) {
     lfs_front *f = e->front;
-    if (f->device < 0 || f->ready < 0 || f->wake < 0) return -1;
+    if (f->device < 0) return 1;
+    if (f->ready < 0 || f->wake < 0) return -1;
     int flags = fcntl(f->device, F_GETFL);
-    if (flags < 0 || fcntl(f->device, F_SETFL, flags | O_NONBLOCK) || pthread_create(&f->thread, NULL, front_loop, f)) return -1;
+    if (flags < 0 || fcntl(f->device, F_SETFL, flags | O_NONBLOCK)) return -1;
+    if ((errno = pthread_create(&f->thread, NULL, front_loop, f))) return -1;
     pthread_setname_np(f->thread, "lfs-front");
     f->running = 1;
     return 0;

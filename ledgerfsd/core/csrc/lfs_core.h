@@ -117,6 +117,7 @@ typedef struct { /* an open file that is handed over */
 void *lfs_front_new(lfs_engine *e, uint64_t inbox, uint64_t kind, const int *errnos);
 int lfs_front_descriptor(void *front, int device);
 long lfs_front_receive(void *front, void **bytes, int *handed);
+/* 0; 1: nobody asked for the descriptor, so nobody will ask for requests either; -1: it cannot. */
 int lfs_front_start(lfs_engine *e);
 void lfs_front_stop(lfs_engine *e);
 /* Set apart what is finished now (how many are there); describe it; reply to the writers. */
