@@ -194,6 +194,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     restores = [Restore(entry["incarnation"], entry["size"]) for _, entry in logged(store.engine, "restore/1")]
     digests = Digests(store.layout.digests, restores)
     ledger.points.is_digest = lambda size: digests.get(size) is not None
+    ledger.points.digests = digests.sizes
     exports = Exports(store.engine, query, ledger.origin, store.layout.root)
     events = Events(ledger)
     consumers = Consumers(store.layout.consumers, events, ledger.clock)

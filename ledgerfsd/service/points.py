@@ -25,7 +25,7 @@ from ledgerfsd.clock import (
 from ledgerfsd.service import render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from ledgerfsd.clock import Clock
     from ledgerfsd.core.engine import Engine
@@ -69,6 +69,7 @@ class Points:
     def __init__(self, engine: Engine, clock: Clock, named: NamedSnapshots) -> None:
         self.named = named
         self.is_digest: Callable[[int], bool] = lambda size: False  # noqa: ARG005  (whoever makes digests says which there are)
+        self.digests: Callable[[int, int], Iterable[int]] = lambda skip, above: ()  # noqa: ARG005  (their sizes)
         self._engine = engine
         self._clock = clock
         self._days: list[tuple[int, int]] = []  # days with entries that are over: day, size at its end
@@ -153,7 +154,7 @@ class Points:
     # -- what is listed
 
     def listed(self) -> list[tuple[str, Point]]:
-        """The ends of months and of days that have entries and are over, and named snapshots."""
+        """The ends of months and of days that have entries and are over, and named snapshots. (Digests too: ``listed_digests``.)"""
         names = []
         months: set[str] = set()
         for day in self._days_over():
@@ -163,6 +164,12 @@ class Points:
         names += [named.name for named in self.named.all()]
         found = ((name, self.point(name)) for name in [*sorted(months), *names])
         return [(name, point) for name, point in found if point is not None]
+
+    def listed_digests(self, skip: int, above: int = 0) -> Iterator[tuple[str, Point]]:
+        """Every digest of a size above ``above``, oldest first, without the first ``skip``. There may be very many, and
+        more come at the end only."""
+        for size in self.digests(skip, above):
+            yield f"digest-{size}", Point(size, True, Label.DIGEST, size)
 
     def _days_over(self) -> list[int]:
         entries = self._engine.counts().entries

@@ -70,6 +70,20 @@ class Handle:
         """The last descriptor is gone. Nobody hears an error of it."""
 
 
+class Listing:
+    """What a directory lists: names that were taken when it was opened, and behind them those that only grow at their end."""
+
+    def __init__(self, taken: Sequence[tuple[bytes, int]], more: Callable[[int], Iterator[tuple[bytes, int]]]) -> None:
+        """``more(skip)``: those behind, without the first ``skip``. Nothing of them is kept."""
+        self._taken = taken
+        self._more = more
+
+    def entries(self, skip: int) -> Iterator[tuple[bytes, int]]:
+        """Without the first ``skip``."""
+        yield from self._taken[skip:]
+        yield from self._more(max(0, skip - len(self._taken)))
+
+
 class Branch:
     """One part of the tree. Methods raise OSError; what they raise is the errno of the request."""
 
@@ -91,7 +105,7 @@ class Branch:
         """Name and inode number of what a directory lists, without the first ``skip`` names."""
         raise KeyError(directory, skip)
 
-    def taken(self, directory: int) -> list[tuple[bytes, int]] | None:  # noqa: ARG002
+    def taken(self, directory: int) -> list[tuple[bytes, int]] | Listing | None:  # noqa: ARG002
         """What a directory lists, if new names may come between the others: taken once when it is opened. None for those
         that only grow at their end, or not at all."""
         return None

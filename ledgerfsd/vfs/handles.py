@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from ledgerfsd.service.inbox import Inbox, InboxFile
     from ledgerfsd.service.inbox_handles import InboxHandle
-    from ledgerfsd.vfs.branch import Handle
+    from ledgerfsd.vfs.branch import Handle, Listing
     from ledgerfsd.vfs.contents import Readable
 
 FIRST: Final = 1 << 62
@@ -46,7 +46,7 @@ class OpenInboxFile:
 class OpenDirectory:
     """A directory being listed. ``entries``: taken when it was opened; None: read as it goes on."""
 
-    def __init__(self, inode: int, entries: list[tuple[bytes, int]] | None) -> None:
+    def __init__(self, inode: int, entries: list[tuple[bytes, int]] | Listing | None) -> None:
         self.inode = inode
         self.entries = entries
 

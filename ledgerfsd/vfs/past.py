@@ -26,13 +26,14 @@ from ledgerfsd.service.points import Label, is_point_like
 from ledgerfsd.service.query import Text
 from ledgerfsd.service.spool import Spool
 from ledgerfsd.vfs import nodes
-from ledgerfsd.vfs.branch import Branch, Handle, Keep, Place, Stat, fault
+from ledgerfsd.vfs.branch import Branch, Handle, Keep, Listing, Place, Stat, fault
 from ledgerfsd.vfs.nodes import Fixed, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ledgerfsd.service.ledger import Ledger
+    from ledgerfsd.service.points import Point
     from ledgerfsd.service.proofs import Proofs
     from ledgerfsd.vfs.contents import Readable
 
@@ -122,7 +123,7 @@ class PastBranch(Branch):
             return nodes.past_directory(STATE, label, key)
         return nodes.past_directory(BY_DATE if label == Label.EFFECTIVE else TOP, 0, 0)
 
-    def taken(self, directory: int) -> list[tuple[bytes, int]] | None:
+    def taken(self, directory: int) -> list[tuple[bytes, int]] | Listing | None:
         """See ``Branch``."""
         kind, number = nodes.kind_of(directory), nodes.number_of(directory)
         if kind is Kind.PAST_ACCOUNT:
@@ -134,11 +135,8 @@ class PastBranch(Branch):
             return self._in_state(label, key)
         listed = self._points.listed()
         if part == TOP:
-            found = [(name, nodes.past_directory(STATE, point.label, point.key)) for name, point in listed]
-            return [
-                (b"effective", nodes.past_directory(BY_DATE, 0, 0)),
-                *((name.encode(), node) for name, node in found),
-            ]
+            first = [(b"effective", nodes.past_directory(BY_DATE, 0, 0)), *_states(listed)]
+            return Listing(first, lambda skip: _states(self._points.listed_digests(skip)))
         dates = [name for name, _ in listed if is_date(name)]
         return [(date.encode(), nodes.past_directory(STATE, Label.EFFECTIVE, _number(date))) for date in dates]
 
@@ -305,6 +303,12 @@ class PastBranch(Branch):
         if parent == self.places[0].inode and directory:
             raise fault(errno.EPERM)
         raise fault(errno.EROFS)
+
+
+def _states(points: Iterable[tuple[str, Point]]) -> Iterator[tuple[bytes, int]]:
+    """The directories of states."""
+    for name, point in points:
+        yield name.encode(), nodes.past_directory(STATE, point.label, point.key)
 
 
 def _number(date: str) -> int:

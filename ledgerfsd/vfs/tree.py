@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ledgerfsd.service.past import Past
 from ledgerfsd.vfs import nodes
+from ledgerfsd.vfs.branch import Listing
 from ledgerfsd.vfs.inbox import AREAS
 from ledgerfsd.vfs.nodes import ENTRIES, Fixed, Kind
 
@@ -223,7 +224,7 @@ class Tree:
         level, tile, _ = nodes.tile_parts(number)
         return _container(level, tile)
 
-    def snapshot_of(self, directory: int) -> list[tuple[bytes, int]] | None:
+    def snapshot_of(self, directory: int) -> list[tuple[bytes, int]] | Listing | None:
         """The entries of a directory whose names may go, or come between others: taken once when it is opened. None for
         those that only grow at their end."""
         if branch := self._branches.of(directory):
@@ -242,7 +243,7 @@ class Tree:
         return fixed + [(answer.name.encode(), nodes.inode(kind, answer.number)) for answer in answers]
 
     def entries(
-        self, directory: int, position: int, taken: list[tuple[bytes, int]] | None
+        self, directory: int, position: int, taken: list[tuple[bytes, int]] | Listing | None
     ) -> Iterator[tuple[bytes, int, int]]:
         """Name, inode number and position behind it, from ``position`` on. Positions 0 and 1 are ``.`` and ``..``.
 
@@ -256,7 +257,7 @@ class Tree:
         kind, number = nodes.kind_of(directory), nodes.number_of(directory)
         found: Iterable[tuple[bytes, int]]
         if taken is not None:
-            found = taken[skip:]
+            found = taken.entries(skip) if isinstance(taken, Listing) else taken[skip:]
         elif kind is Kind.FIXED:
             found = self._list_fixed(Fixed(number), skip)
         elif kind is Kind.ACCOUNT:
@@ -314,13 +315,21 @@ class Tree:
             for ordinal, name in enumerate(self._engine.names(first, min(NAMES_AT_ONCE, accounts - first)), first):
                 yield name.encode(), nodes.inode(Kind.ACCOUNT, ordinal)
 
-    def _snapshots(self, ordinal: int) -> list[tuple[bytes, int]]:
-        listed = ((name, self._past.newest(ordinal, point.size)) for name, point in self._query.points.listed())
-        found = [(name, index) for name, index in listed if index >= 0]
+    def _snapshots(self, ordinal: int) -> Listing:
         # Any point in time resolves; the newest block stands there as the example of how such names look.
         newest = self._engine.account(ordinal).last_index
-        found.append((f"block-{self._engine.block_of(newest)}", newest))
-        return [(name.encode() + b".json", nodes.snapshot(ordinal, index)) for name, index in found]
+        example = (b"block-%d.json" % self._engine.block_of(newest), nodes.snapshot(ordinal, newest))
+        opened = self._engine.account(ordinal).open_index
+        return Listing(
+            [*self._past_names(ordinal, self._query.points.listed()), example],
+            lambda skip: self._past_names(ordinal, self._query.points.listed_digests(skip, opened)),
+        )
+
+    def _past_names(self, ordinal: int, points: Iterable[tuple[str, Point]]) -> Iterator[tuple[bytes, int]]:
+        for name, point in points:
+            index = self._past.newest(ordinal, point.size)
+            if index >= 0:
+                yield name.encode() + b".json", nodes.snapshot(ordinal, index)
 
     def _list_tiles(self, kind: Kind, number: int, skip: int) -> Iterator[tuple[bytes, int, int]]:
         """Places: 0 to 999 full tiles, 1000 the partial one, from 1001 on groups."""

@@ -175,3 +175,40 @@ def test_what_cannot_be_kept_is_said(make: Callable[[str], Daemon]) -> None:
     until(lambda: health(daemon) == "ok\n")
     head = checkpoint.parse(note.parse((latest(daemon) / "checkpoint").read_bytes()).text)
     assert head.size == status(daemon.path)["entries"]
+
+
+def test_every_digest_is_a_snapshot(make: Callable[[str], Daemon]) -> None:
+    """Listed in ``snapshots/`` and of every account since it was opened; oldest first, behind the other names.
+    SEMANTICS 12.2, SEMANTICS 2.5"""
+    daemon = make("")
+    wait_for(daemon, lines(ACCOUNTS))
+    (daemon.path / "snapshots/named").mkdir()
+    for number in range(3):
+        wait_for(daemon, lines([pay("1.00")]))
+        if number == 1:
+            late = {"type": "open_account", "account": "late", "currency": "EUR", "class": "clearing"}
+            drop(daemon, "late.ndjson", lines([late]))
+    sizes = sorted(int(name) for name in os.listdir(daemon.path / "digests") if name != "latest")
+    assert len(sizes) >= 4
+    opened = int(json.loads((daemon.path / "accounts/late/account.json").read_bytes())["opened_index"])
+    copied = False
+    for _ in range(2):
+        listed = os.listdir(daemon.path / "snapshots")
+        assert listed == ["effective", "named", *(f"digest-{size}" for size in sizes)]
+        late_ones = [name for name in os.listdir(daemon.path / "accounts/late/snapshots") if name.startswith("digest-")]
+        assert late_ones == [f"digest-{size}.json" for size in sizes if size > opened]
+        for size in sizes:
+            directory = daemon.path / f"snapshots/digest-{size}"
+            assert json.loads((directory / "point.json").read_bytes())["size"] == size
+            for name in os.listdir(directory / "accounts"):
+                alone = daemon.path / f"accounts/{name}/snapshots/digest-{size}.json"
+                assert alone.read_bytes() == (directory / f"accounts/{name}/balance.json").read_bytes()
+        copy = ["rsync", "-a", "--itemize-changes", f"{daemon.path}/snapshots/", f"{daemon.store}.copy/"]
+        first, second = (
+            subprocess.run(copy, capture_output=True, text=True, check=True, timeout=60).stdout for _ in "12"
+        )
+        assert ("digest-" in first) == (not copied)
+        assert "digest-" not in second
+        copied = True
+        assert daemon.stop() == 0
+        daemon.start()

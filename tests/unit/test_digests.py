@@ -56,6 +56,26 @@ def test_listing_and_finding_over_files(many: Path) -> None:
     assert next(digests.backwards()).size == everything[-1]
 
 
+def test_sizes_are_listed_from_anywhere(many: Path) -> None:
+    """As ``snapshots/`` lists them: of this log only, and of an account those since it was opened."""
+    everything = sizes_of(Digests(many))
+    ends = (10**9, everything[-1], everything[FILE_DIGESTS + 5] + 1, everything[FILE_DIGESTS - 1], 2)
+    for end in ends:
+        digests = Digests(many, [Restore(2, end)])
+        for above in (
+            0,
+            3,
+            4,
+            everything[FILE_DIGESTS - 1],
+            everything[FILE_DIGESTS],
+            everything[-2],
+            everything[-1] + 5,
+        ):
+            wanted = [size for size in everything if above < size <= end]
+            for skip in (0, 1, FILE_DIGESTS - 1, FILE_DIGESTS, FILE_DIGESTS + 1, 2 * FILE_DIGESTS + 3, len(wanted) + 1):
+                assert list(digests.sizes(skip, above)) == wanted[skip:]
+
+
 def test_a_full_file_is_followed_by_another_and_outcomes_go_to_their_digest(many: Path, tmp_path: Path) -> None:
     directory = tmp_path / "digests"
     directory.mkdir()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import os
 import re
 from collections import OrderedDict
@@ -301,6 +302,21 @@ class Digests:
             digests = list(self._file(place).digests.values())
             yield from digests[skip:]
             skip = max(0, skip - len(digests))
+
+    def sizes(self, skip: int = 0, above: int = 0) -> Iterator[int]:
+        """The sizes of those that speak of this log, ascending: those above ``above``, without the first ``skip`` of them."""
+        places = [place for place in self._places if place.first <= self._end(place.incarnation)]
+        for place, following in itertools.zip_longest(places, places[1:]):
+            # Files that are passed over need not be read. One that another of its life follows is full.
+            if following is not None and following.first <= above + 1:
+                continue
+            full = following is not None and following.incarnation == place.incarnation and place.first > above
+            if full and skip >= FILE_DIGESTS:
+                skip -= FILE_DIGESTS
+                continue
+            sizes = [size for size in self._file(place).digests if above < size <= self._end(place.incarnation)]
+            yield from sizes[skip:]
+            skip = max(0, skip - len(sizes))
 
     def backwards(self) -> Iterator[Digest]:
         """Those that speak of this log, newest first, of a few files: as far as it matters who has anchored what."""
