@@ -85,7 +85,8 @@ static int work_once(lfs_verify *v) {
         v->roots = job->next;
         if (!v->roots) v->roots_tail = &v->roots;
         v->n_roots--;
-        lfs_root_job_free(job);
+        job->next = v->spare_roots;
+        v->spare_roots = job;
         return 1;
     }
     if (v->to_check && !v->ended && !v->stop) {
@@ -275,8 +276,8 @@ void lfs_verify_free(lfs_verify *v) {
         *(v->oldest ? &v->oldest : &v->spare) = piece->next;
         lfs_piece_free(piece);
     }
-    for (lfs_root_job *job; (job = v->roots);) {
-        v->roots = job->next;
+    for (lfs_root_job *job; (job = v->roots ? v->roots : v->spare_roots);) {
+        *(v->roots ? &v->roots : &v->spare_roots) = job->next;
         lfs_root_job_free(job);
     }
     for (uint32_t i = 0; i < v->n_files; i++) close(v->files[i].fd);

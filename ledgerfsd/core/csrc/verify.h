@@ -53,7 +53,7 @@ typedef struct lfs_root_job { /* the state as of a seal, and the root that the s
     struct lfs_root_job *next;
     uint64_t seal;
     uint8_t root[32];
-    uint32_t n, accounts, n_currencies;
+    uint32_t n, size, accounts, n_currencies;
     uint32_t *ordinals;
     lfs_state *states;
     lfs_currency *currencies;
@@ -77,7 +77,7 @@ struct lfs_verify {
     lfs_piece *oldest, *to_judge, *to_check, *newest, *spare;
     uint32_t ahead; /* pieces read and not yet chained */
     int reading_ahead, judging, rooting, stop, ended;
-    lfs_root_job *roots, **roots_tail;
+    lfs_root_job *roots, **roots_tail, *spare_roots;
     uint32_t n_roots;
     _Atomic uint64_t done_bytes;
     lfs_verdict verdict;
@@ -133,6 +133,7 @@ void lfs_root_job_free(lfs_root_job *job);
 
 /* verify_judge.c: 0, or -1 with v->why */
 int lfs_verify_judge(lfs_verify *v, lfs_seen *s, lfs_seen_posting *postings, const uint8_t leaf[32]);
+void lfs_judge_far(const lfs_seen *s, const lfs_seen_posting *postings);
 void lfs_judge_ahead(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *postings);
 void lfs_judge_near(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *postings);
 /* An entry that stood in the journal before, read again into one room; *len is what there is of it, at most 1024 unless `whole`. NULL when it cannot be read. */

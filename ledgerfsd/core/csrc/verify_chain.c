@@ -89,6 +89,26 @@ void lfs_root_job_free(lfs_root_job *job) {
     free(job);
 }
 
+/* One that has done its work has memory that is mapped already: the system clears each page that it gives. */
+static lfs_root_job *root_job_take(lfs_verify *v, uint32_t n) {
+    pthread_mutex_lock(&v->lock);
+    lfs_root_job *job = v->spare_roots;
+    if (job) v->spare_roots = job->next;
+    pthread_mutex_unlock(&v->lock);
+    if (!job) {
+        job = lfs_grow(NULL, sizeof *job);
+        *job = (lfs_root_job){0};
+    }
+    job->next = NULL;
+    job->n = n;
+    if (n < job->size) return job;
+    job->size = n + n / 4 + 1;
+    free(job->states); /* what is in it is not wanted */
+    job->ordinals = lfs_grow(job->ordinals, job->size * sizeof *job->ordinals);
+    job->states = lfs_grow_big(NULL, job->size * sizeof *job->states);
+    return job;
+}
+
 /* In rising order where there are many: memory and tree are then gone through once. */
 static void take_touched(lfs_verify *v, uint32_t *out) {
     uint32_t n = v->n_touched, accounts = v->ledger.n_accounts;
@@ -103,12 +123,12 @@ static void take_touched(lfs_verify *v, uint32_t *out) {
 /* What has changed since the last seal that carried the root, as it is now. */
 static void root_later(lfs_verify *v, uint64_t seal, const lfs_text *carried) {
     lfs_ledger *l = &v->ledger;
-    lfs_root_job *job = lfs_grow(NULL, sizeof *job);
-    *job = (lfs_root_job){.seal = seal, .n = v->n_touched, .accounts = l->n_accounts, .n_currencies = l->n_currencies};
+    lfs_root_job *job = root_job_take(v, v->n_touched);
+    job->seal = seal;
+    job->accounts = l->n_accounts;
+    job->n_currencies = l->n_currencies;
     lfs_hex_get(carried->p, 32, job->root);
-    job->ordinals = lfs_grow(NULL, job->n * sizeof *job->ordinals + 1);
-    job->states = lfs_grow(NULL, job->n * sizeof *job->states + 1);
-    job->currencies = lfs_grow(NULL, job->n_currencies * sizeof *job->currencies);
+    job->currencies = lfs_grow(job->currencies, job->n_currencies * sizeof *job->currencies);
     memcpy(job->currencies, l->currencies, job->n_currencies * sizeof *job->currencies);
     take_touched(v, job->ordinals);
     for (uint32_t i = 0; i < job->n; i++) {
@@ -264,6 +284,8 @@ static const char *check_seal(lfs_verify *v, const lfs_seen *s, int *history) {
 static int judge_piece(lfs_verify *v, lfs_piece *piece, uint32_t to) {
     lfs_seen_posting *postings = piece->reading.postings;
     for (uint32_t i = piece->judged; i < to; i++) {
+        /* A transfer has two postings; where the guess is wrong, other lines come early. */
+        if (i + 60 < to) lfs_judge_far(&piece->seen[i + 60], postings + piece->seen[i].first_posting + 100);
         if (i + 28 < to) lfs_judge_ahead(v, &piece->seen[i + 28], postings);
         if (i + 14 < to) lfs_judge_near(v, &piece->seen[i + 14], postings);
         if (piece->seen[i].kind == K_SEAL) continue;

@@ -25,7 +25,12 @@ const uint8_t *lfs_verify_entry(lfs_verify *v, uint64_t index, uint32_t *len, in
     return got >= 2 + (int)*len ? bytes + 2 : NULL;
 }
 
-/* -- what is needed soon is fetched from memory meanwhile: first the slots of the tables, then the accounts that they name */
+/* -- what is needed soon is fetched from memory meanwhile: the entry as another thread has read it, the slots of the tables, then the accounts that they name */
+
+void lfs_judge_far(const lfs_seen *s, const lfs_seen_posting *postings) {
+    for (int line = 0; line < 3; line++) __builtin_prefetch((const uint8_t *)s + 64 * line);
+    for (int line = 0; line < 4; line++) __builtin_prefetch((const uint8_t *)postings + 64 * line, 1);
+}
 
 void lfs_judge_ahead(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *postings) {
     const lfs_ledger *l = &v->ledger;
@@ -43,8 +48,8 @@ void lfs_judge_near(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *postings
         if (slot >> 32 != tag || ordinal >= l->n_accounts) continue;
         __builtin_prefetch(&l->info[ordinal]);
         __builtin_prefetch((const uint8_t *)&l->info[ordinal] + 64);
-        __builtin_prefetch(&l->state[ordinal], 1);
-        __builtin_prefetch((const uint8_t *)&l->state[ordinal] + 64, 1);
+        __builtin_prefetch((const uint8_t *)(&l->info[ordinal] + 1) - 1);
+        lfs_prefetch_state(&l->state[ordinal]);
         __builtin_prefetch(&v->touch_mark[ordinal], 1);
     }
 }
@@ -52,13 +57,13 @@ void lfs_judge_near(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *postings
 /* -- accounts */
 
 static void touch(lfs_verify *v, uint32_t ordinal) {
-    if (v->touch_mark[ordinal]) return;
-    v->touch_mark[ordinal] = 1;
     if (v->n_touched == v->touched_size) {
         v->touched_size = v->touched_size ? 2 * v->touched_size : 1024;
         v->touched = lfs_grow(v->touched, v->touched_size * sizeof *v->touched);
     }
-    v->touched[v->n_touched++] = ordinal;
+    v->touched[v->n_touched] = ordinal; /* no branch: whether it was touched before is anybody's guess */
+    v->n_touched += !v->touch_mark[ordinal];
+    v->touch_mark[ordinal] = 1;
 }
 
 static uint32_t account_of(const lfs_ledger *l, const uint8_t *name, uint32_t len) {
