@@ -12,9 +12,10 @@ from ledgerfsd.cli import places
 from ledgerfsd.cli.output import print_json
 from ledgerfsd.clock import NS_PER_SECOND, format_time
 from ledgerfsd.core.hashing import leaf_hashes
+from ledgerfsd.core.json import is_canonical
 from ledgerfsd.errors import LedgerError
 from ledgerfsd.merkle import balance_proof, checkpoint, note, tlog_proof
-from ledgerfsd.merkle.proof import verify_consistency, verify_inclusion
+from ledgerfsd.merkle.proof import ProofError, verify_consistency, verify_inclusion
 from ledgerfsd.money import format_amount, format_signed
 from ledgerfsd.service.keys import KIND, Key, TrustedRoot, parse_trusted_root
 
@@ -123,8 +124,10 @@ def _transaction(options: argparse.Namespace, report: Report) -> int:
     verify_inclusion(proof.index, head.size, leaf, proof.hashes, head.root)
     report.step(f"it leads as entry {proof.index} to the signed root of {head.size} entries")
     # What is proven is that these bytes are in the log; that they are this transaction they say themselves.
-    if _number(entry) != int(match[1]):
+    if _stated(entry, "tx") != int(match[1]):
         raise LedgerError(f"the entry is not transaction {name}")
+    if _stated(entry, "index") != proof.index or not is_canonical(entry):
+        raise ProofError(f"the bytes do not say that they are entry {proof.index}")
     _keep(data, options, report)
     return report.finish(tx=int(match[1]), index=proof.index, size=head.size, root=head.root.hex(), leaf=leaf.hex())
 
@@ -230,12 +233,12 @@ def _consistency(options: argparse.Namespace, report: Report) -> int:
     return report.finish(old_size=old.size, new_size=new.size, old_root=old.root.hex(), new_root=new.root.hex())
 
 
-def _number(entry: bytes) -> object:
+def _stated(entry: bytes, member: str) -> object:
     try:
         found = json.loads(entry)
     except ValueError:
         return None
-    return found.get("tx") if isinstance(found, dict) else None
+    return found.get(member) if isinstance(found, dict) else None
 
 
 def _from(path: Path, absent: str) -> bytes:

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from ledgerfsd.core.hashing import leaf_hashes
+from ledgerfsd.core.json import is_canonical
 from ledgerfsd.core.pure import state_tree
+from ledgerfsd.core.pure.intent import CLASSES, is_account_name
 from ledgerfsd.core.pure.state_tree import Node, Sums, Total
+from ledgerfsd.limits import DECIMALS_MAX
 from ledgerfsd.merkle import checkpoint as checkpoints
 from ledgerfsd.merkle import tlog_proof
 from ledgerfsd.merkle.proof import ProofError, verify_inclusion
-from ledgerfsd.money import format_amount, parse
+from ledgerfsd.money import format_amount, is_currency, parse
 from ledgerfsd.types import Account
 
 if TYPE_CHECKING:
@@ -163,11 +166,15 @@ def verify(data: bytes, origin: str, verifiers: Iterable[Verifier]) -> Proven:
     totals = [_read_tree(tree) for tree in found.trees]
     _check_totals(totals)
     own = _follow(found, account, totals)
+    if not found.position <= account.ordinal < sum(tree.accounts for tree in totals):
+        raise ProofError(f"position {found.position} or ordinal {account.ordinal} is impossible among these accounts")
     seal = found.seal.encode()
-    state_root = _state_root(seal)
+    state_root, index = _read_seal(seal)
     if state_tree.state_root(totals).hex() != state_root:
         raise ProofError("the trees do not have the seal's state root")
     signed = tlog_proof.parse(found.proof.encode())
+    if not account.last_index < index == signed.index:
+        raise ProofError("the seal is not the entry that is proven, or the account's last entry lies behind it")
     checkpoint, _ = checkpoints.verify(signed.checkpoint, origin, verifiers)
     if signed.index != checkpoint.size - 1:
         raise ProofError("the seal is not the last entry of the signed log: this is not its newest state")
@@ -184,9 +191,11 @@ def tlog_proof_in(data: bytes) -> bytes:
 
 
 def _read_account(leaf: _Leaf) -> Account:
-    if not (0 <= leaf.ordinal < 1 << 64 and 0 <= leaf.entries < 1 << 64 and 0 <= leaf.last < 1 << 64):
+    if not (0 <= leaf.ordinal < 1 << 64 and 0 < leaf.entries < 1 << 64 and 0 <= leaf.last < 1 << 64):
         raise ProofError("a number of the account is out of range")
-    if not 0 <= leaf.decimals <= 255 or leaf.normal not in ("debit", "credit"):
+    if not (is_account_name(leaf.account) and is_currency(leaf.currency) and leaf.account_class in CLASSES):
+        raise ProofError("no account can have this name, currency or class")
+    if not 0 <= leaf.decimals <= DECIMALS_MAX or leaf.normal not in ("debit", "credit"):
         raise ProofError("the account's decimals or normal side are none")
     if leaf.status not in ("open", "frozen", "closed"):
         raise ProofError(f"the account's status {leaf.status!r} is none")
@@ -207,6 +216,8 @@ def _read_account(leaf: _Leaf) -> Account:
 
 
 def _read_tree(tree: _Tree) -> Total:
+    if not is_currency(tree.currency) or tree.account_class not in CLASSES:
+        raise ProofError("there is no tree of such a currency or class")
     if not 0 < tree.accounts < 1 << 64:
         raise ProofError("a tree has no accounts, or more than there can be")
     return Total(tree.currency, tree.account_class, tree.accounts, _read_sums(tree), _read_hash(tree.root))
@@ -261,12 +272,15 @@ def _follow(found: _Proof, account: Account, totals: list[Total]) -> Total:
     return own
 
 
-def _state_root(seal: bytes) -> str:
+def _read_seal(seal: bytes) -> tuple[str, int]:
+    """Its state root, and the index that it says."""
+    if not is_canonical(seal):
+        raise ProofError("the seal is not canonical JSON")
     try:
         value = msgspec.json.decode(seal, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the latter for names of members
         raise ProofError(f"the seal: {error}") from None
-    root = value.get("state_root")
-    if value.get("t") != "seal/1" or not isinstance(root, str):
+    root, index = value.get("state_root"), value.get("index")
+    if value.get("t") != "seal/1" or not isinstance(root, str) or type(index) is not int:
         raise ProofError("the seal is not a seal/1 that carries a state root")
-    return root
+    return root, index

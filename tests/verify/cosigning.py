@@ -192,6 +192,18 @@ def liability_proofs() -> Iterator[tuple[str, str, bool]]:
         ("an account beyond 2^127", balance_proof(LOG, large, "EUR-0")),
     ):
         yield name, cosigned_proof(proof), name == "honest"
+    for what, name, change in (
+        ("an ordinal behind all accounts", "EUR-6", {"ordinal": 10**6}),
+        ("an ordinal below its position", "EUR-6", {"ordinal": 5}),
+        ("nineteen decimals", "EUR-6", {"decimals": 19}),
+        ("an account without entries", "EUR-6", {"entries": 0}),
+        ("a last entry behind the seal", "EUR-6", {"last": 6}),
+        ("a name that cannot be", "a b", {"account": "a b"}),
+    ):
+        forged = accounts()
+        forged[6] |= change
+        yield what, cosigned_proof(balance_proof(LOG, forged, name)), False
+    yield "a seal that says another index", cosigned_proof(balance_proof(LOG, everybody, "EUR-6", says=5)), False
     for bad in ("-1", "-0", str(2**192), "1e3"):
         for place in ("path", "trees"):
             proof = balance_proof(LOG, everybody, "EUR-6")

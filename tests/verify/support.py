@@ -379,9 +379,16 @@ def amount_text(minor: int, decimals: int) -> str:
 
 
 def balance_proof(
-    signer: Signer, accounts: Sequence[dict[str, Any]], name: str, spoil: Callable[[Any], None] | None = None
+    signer: Signer,
+    accounts: Sequence[dict[str, Any]],
+    name: str,
+    spoil: Callable[[Any], None] | None = None,
+    says: int = 6,
 ) -> dict[str, Any]:
-    """A proof over these accounts. `spoil` may change the nodes beside the account's path before anything is hashed over them."""
+    """A proof over these accounts. `spoil` may change the nodes beside the account's path before anything is hashed over them.
+
+    `says`: the index that the seal states; it is entry 6.
+    """
     state = State()
     state.accounts = {account["account"]: account for account in accounts}
     own = state.accounts[name]
@@ -401,7 +408,7 @@ def balance_proof(
         trees.append((currency, kind, len(members_), top))
     filler = [canonical({"t": "note", "index": index}) for index in range(6)]
     seal = canonical(
-        {"t": "seal/1", "index": 6, "state_root": root_of(trees).hex(), "time": "2026-01-01T00:00:00.000000000Z"}
+        {"t": "seal/1", "index": says, "state_root": root_of(trees).hex(), "time": "2026-01-01T00:00:00.000000000Z"}
     )
     leaves_ = [sha(b"\0", each) for each in [*filler, seal]]
     shown = own | {

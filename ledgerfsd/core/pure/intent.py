@@ -219,8 +219,13 @@ def _amount_or_zero(text: str) -> Iterator[str]:
     yield from (code for code in _amount(text) if code != "zero_amount")
 
 
+def is_account_name(text: str) -> bool:
+    """Whether an account can be called so."""
+    return _NAME.fullmatch(text) is not None
+
+
 def _account_name(text: str) -> Iterator[str]:
-    if _NAME.fullmatch(text) is None:
+    if not is_account_name(text):
         yield "bad_account_name"
 
 
