@@ -327,7 +327,7 @@ def verify_checkpoint(note: str, keys: list[Key], policy: Policy = ANY) -> Check
     lines = text.split("\n")
     check(len(lines) == 4 and lines[0] and not lines[3], "C2SP tlog-checkpoint, 13: a checkpoint has three lines")
     check(lines[0] in signers, "C2SP tlog-checkpoint: no given key with the name of the origin has signed it")
-    size = natural(lines[1], 2**64)
+    size = natural(lines[1], 2**63)
     current = [key for key in keys if key[3].get("valid_from_size", 0) <= size <= key[3].get("valid_to_size", size)]
     open_note(note, [key for key in current if key[0] == lines[0]])
     policy.check(note)
@@ -341,7 +341,7 @@ def parse_tlog_proof(text: str) -> tuple[int, list[bytes], str]:
     if lines and lines[0].startswith("extra "):
         unbase64(lines.pop(0)[6:])
     check(lines and lines[0].startswith("index "), "C2SP tlog-proof: there is no index line")
-    return natural(lines[0][6:], 2**64), [unbase64(line, 32) for line in lines[1:]], checkpoint
+    return natural(lines[0][6:], 2**63), [unbase64(line, 32) for line in lines[1:]], checkpoint
 
 
 def verify_entry(proof: str, entry: bytes, keys: list[Key], policy: Policy = ANY) -> tuple[Object, Checkpoint]:
