@@ -348,6 +348,32 @@ def test_consistency_of_all_small_logs(page: Chromium) -> None:
     assert "two ledgers" in other["reason"]
 
 
+def test_published_hashes(page: Chromium) -> None:
+    """NIST's, by the browser's own SHA-256, as the page calls it."""
+    cases = []
+    for name in ("SHA256ShortMsg.rsp", "SHA256LongMsg.rsp"):
+        text = (VECTORS / "sha256-nist" / name).read_text()
+        cases += re.findall(r"Len = (\d+)\s+Msg = ([0-9a-f]+)\s+MD = ([0-9a-f]{64})", text)
+    assert len(cases) > 120
+    found = outcomes(
+        page,
+        "parts.digest(call[0]).then((hash) => [...hash])",
+        [(bytes.fromhex(m)[: int(n) // 8],) for n, m, _ in cases],
+    )
+    assert [bytes(each).hex() for each in found] == [digest for _, _, digest in cases]
+
+
+def test_published_json(page: Chromium) -> None:
+    """What may be an entry: the same as in Python, of the vectors of RFC 8785 and of a suite for parsers."""
+    texts = [path.read_bytes() for path in sorted((VECTORS / "json-canonicalization-rfc8785").glob("*put/*"))]
+    texts += [path.read_bytes() for path in sorted((VECTORS / "json-parsing-testsuite" / "test_parsing").iterdir())]
+    assert len(texts) > 200
+    python = [accepts(verify.parse_json, text) for text in texts]
+    found = outcomes(page, "Boolean(parts.parseEntry(call[0], 'it'))", [(text,) for text in texts])
+    assert [each is True for each in found] == python
+    assert 5 < sum(python) < 30
+
+
 def test_ed25519_edge_cases(page: Chromium) -> None:
     """The browser (BoringSSL) judges all 914 as OpenSSL does: no difference is to be recorded. A later one shows here, with its flags."""
     calls = [(bytes.fromhex(c["key"]), bytes.fromhex(c["sig"]), c["msg"].encode()) for c in CCTV]
