@@ -195,7 +195,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     digests = Digests(store.layout.digests, restores)
     ledger.points.is_digest = lambda size: digests.get(size) is not None
     ledger.points.digests = digests.sizes
-    exports = Exports(store.engine, query, ledger.origin, store.layout.root)
+    exports = Exports(store.engine, query, ledger.origin, store.layout.exports)
     events = Events(ledger)
     consumers = Consumers(store.layout.consumers, events, ledger.clock)
     branches: list[Branch] = [
@@ -251,6 +251,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
                     ledger, proofs, mountpoint, branches, allow_other=config.allow_other, front=_front(), ready=ready
                 )
             serving.cancel_scope.cancel()
+        exports.save()
         nursery.cancel_scope.cancel()
 
 

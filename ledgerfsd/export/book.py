@@ -65,25 +65,33 @@ class Entry(msgspec.Struct):
         return self.time[:10]
 
 
-class Account:
+class Account(msgspec.Struct, array_like=True, gc=False):
     """An account of the book."""
 
-    __slots__ = ("account_class", "balance", "closed", "currency", "decimals", "name", "opened")
-
-    def __init__(self, entry: Entry, decimals: int) -> None:
-        self.name = entry.account
-        self.account_class = entry.account_class
-        self.currency = entry.currency
-        self.decimals = decimals
-        self.opened = entry.date
-        self.closed = False
-        self.balance = "0"  # debits less credits, as it is written
+    name: str
+    account_class: str
+    currency: str
+    decimals: int
+    opened: str
+    closed: bool = False
+    balance: str = "0"  # debits less credits, as it is written
 
     def signed(self, posting: Posting) -> str:
         """The amount of a posting; notes the balance after it."""
         after = int(posting.debits.replace(".", "")) - int(posting.credits.replace(".", ""))
         self.balance = format_signed(after, self.decimals)
         return posting.amount if posting.side == "debit" else f"-{posting.amount}"
+
+
+class BookState(msgspec.Struct):
+    """What a book knows, so that another can go on from there."""
+
+    date: str
+    decimals: dict[str, int]
+    currencies: dict[str, str]
+    accounts: list[Account]  # in order of opening
+    day: list[str]
+    month: list[str]
 
 
 class Format(Protocol):
@@ -142,6 +150,17 @@ class Book:
         elif entry.t == "policy/1" and entry.policy == "currency":
             self._decimals[entry.currency] = entry.decimals
 
+    def state(self) -> BookState:
+        """What it knows now. The accounts in it are the book's own."""
+        accounts = list(self._accounts.values())
+        return BookState(self.date, self._decimals, self._currencies, accounts, list(self._day), list(self._month))
+
+    def go_on_from(self, state: BookState) -> None:
+        """Know what another book knew. Raises KeyError when it does not fit together."""
+        self.date, self._decimals, self._currencies = state.date, state.decimals, state.currencies
+        self._accounts = {account.name: account for account in state.accounts}
+        self._day, self._month = ({name: self._accounts[name] for name in names} for names in (state.day, state.month))
+
     def unfinished_day(self) -> str:
         """What the end of the newest day would be if it ended now."""
         if not self._day:
@@ -172,7 +191,9 @@ class Book:
         if entry.currency not in self._currencies:
             self._currencies[entry.currency] = entry.date
             self._write(self._form.currency(entry.date, entry.currency, self._decimals_of(entry.currency)))
-        account = self._accounts[entry.account] = Account(entry, self._decimals_of(entry.currency))
+        account = self._accounts[entry.account] = Account(
+            entry.account, entry.account_class, entry.currency, self._decimals_of(entry.currency), entry.date
+        )
         self._write(self._form.open(account, entry.owner))
 
     def _transaction(self, entry: Entry, leaf: str) -> None:

@@ -87,6 +87,11 @@ class Layout:
         return self.root / "snapshots.ndjson"
 
     @property
+    def exports(self) -> Path:
+        """Projection: the text of exports, as far as somebody has looked at it; made with the first."""
+        return self.root / "exports"
+
+    @property
     def consumers(self) -> Path:
         """How far consumers of events have read, one file each; made when there is one."""
         return self.root / "consumers"

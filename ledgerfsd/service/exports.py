@@ -1,20 +1,20 @@
 """``exports/``: the ledger as plain-text accounting, written on from where it was left whenever somebody looks.
 
 Start at ``Exports.whole``. Nothing is written before somebody asks; then everything since the beginning, in a worker
-thread, and later only what is new. The text lies in nameless files of the store's file system: a projection that is made
-again after a restart.
+thread, and later only what is new. The text lies in ``exports/`` of the store (``export_files``), so that a restart goes on
+from there; it is a projection.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import structlog
 import trio
 
 from ledgerfsd.export import beancount, journal
 from ledgerfsd.export.book import Book, Format
+from ledgerfsd.service.export_files import TEXT_VERSION, Mark, Month, Spool, read_mark, write_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,31 +23,12 @@ if TYPE_CHECKING:
     from ledgerfsd.core.engine import Engine
     from ledgerfsd.service.query import Query
 
+log = structlog.get_logger()
+
 INLINE_MAX: Final = 256  # entries written on without leaving the loop: some milliseconds
-BUFFER_BYTES: Final = 1 << 20
+SAVE_ENTRIES: Final = 1_000_000  # a mark each, so that a long first look that is killed need not begin anew
+MANY_ENTRIES: Final = 10_000  # written on at once: worth a mark
 WHOLE: Final = "the whole ledger"
-
-
-class Spool:
-    """Text that only grows, in a nameless file. What was put is read only after ``flush``."""
-
-    def __init__(self, directory: Path) -> None:
-        self.size = 0
-        self._file = tempfile.TemporaryFile(dir=directory, buffering=BUFFER_BYTES)  # noqa: SIM115  (lives as long as this)
-
-    def put(self, text: str) -> None:
-        """Add to it. Raises OSError."""
-        data = text.encode()
-        self._file.write(data)
-        self.size += len(data)
-
-    def flush(self) -> None:
-        """Let it be read. Raises OSError."""
-        self._file.flush()
-
-    def read(self, offset: int, size: int) -> bytes:
-        """A piece of it."""
-        return os.pread(self._file.fileno(), size, offset)
 
 
 class Piece(NamedTuple):
@@ -83,32 +64,64 @@ class View(NamedTuple):
         return b"".join(found)
 
 
-class Month:
-    """Where a month lies in the spools, and the time of its last entry once it has ended."""
-
-    __slots__ = ("body", "end_ns", "name", "opening", "opening_end")
-
-    def __init__(self, name: str, body: int, opening: int) -> None:
-        self.name = name
-        self.body = body
-        self.opening = self.opening_end = opening
-        self.end_ns = 0
-
-
 class Export:
     """One format's text of the whole ledger."""
 
     def __init__(
-        self, engine: Engine, query: Query, form: Format, header: Callable[[str], str], directory: Path
+        self, engine: Engine, query: Query, form: Format, header: Callable[[str], str], directory: Path, name: str
     ) -> None:
+        """Goes on from what lies in ``directory``, if that is of this log and whole. Raises OSError."""
         self._engine = engine
         self._query = query
         self._header = header
-        self._body, self._openings = Spool(directory), Spool(directory)
-        self._book = Book(form, self._body.put, self._month_begins)
+        self._paths = [directory / f"{name}.{part}" for part in ("mark", "body", "openings")]
         self._months: dict[str, Month] = {}
-        self._next = 0  # index of the first entry that is not in it
+        self._next = self._marked = (
+            0  # index of the first entry that is not in it; of the first that the mark does not cover
+        )
         self._tail = b""  # the end of the day that is not over
+        directory.mkdir(mode=0o750, exist_ok=True)
+        mark = self._found()
+        self._book = Book(form, self._body.put, self._month_begins)
+        if mark is not None:
+            self._next = self._marked = mark.entries
+            self._months = {month.name: month for month in mark.months}
+            self._book.go_on_from(mark.book)
+            self._tail = self._book.unfinished_day().encode()
+
+    def _found(self) -> Mark | None:
+        """The mark of what is there, with the spools opened; None: with empty ones."""
+        try:
+            mark = read_mark(self._paths[0])
+            if mark.entries > self._engine.counts().entries or self._engine.leaf(mark.entries - 1).hex() != mark.leaf:
+                raise ValueError("it is of another history")
+            self._body, self._openings = Spool(self._paths[1], mark.body), Spool(self._paths[2], mark.openings)
+        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+            if not isinstance(error, FileNotFoundError):
+                log.warning("an export is written anew", file=str(self._paths[0]), reason=str(error))
+            self._paths[0].unlink(missing_ok=True)
+            self._body, self._openings = Spool(self._paths[1]), Spool(self._paths[2])
+            return None
+        return mark
+
+    def save(self) -> None:
+        """Let the next start go on from here. What cannot be saved is only slower then."""
+        if self._next == self._marked:
+            return
+        try:
+            self._body.flush()
+            self._openings.flush()
+            leaf, months = self._engine.leaf(self._next - 1).hex(), list(self._months.values())
+            extents = (self._body.extent(), self._openings.extent())
+            write_mark(self._paths[0], Mark(TEXT_VERSION, self._next, leaf, *extents, months, self._book.state()))
+            self._marked = self._next
+        except OSError as error:
+            log.warning("how far an export was written is not saved", reason=error.strerror)
+
+    def discard(self) -> None:
+        """Half of an entry may stand in it: the next one begins anew."""
+        for path in self._paths:
+            path.unlink(missing_ok=True)
 
     def behind(self) -> int:
         """How many entries are not in it."""
@@ -116,12 +129,17 @@ class Export:
 
     def extend(self, entries: int) -> None:
         """Write on up to the first ``entries`` entries. Raises OSError: then this export is of no use any more."""
-        for index in range(self._next, entries):
+        first = self._next
+        for index in range(first, entries):
             self._book.add(self._engine.entry(index), self._engine.leaf(index))
             self._next = index + 1
+            if self._next - self._marked >= SAVE_ENTRIES:
+                self.save()
         self._body.flush()
         self._openings.flush()
         self._tail = self._book.unfinished_day().encode()
+        if entries - first >= MANY_ENTRIES:
+            self.save()
 
     def whole(self) -> View:
         """``ledger.<format>`` as far as it was written."""
@@ -153,7 +171,7 @@ class Export:
     def _month_begins(self, name: str, currencies: str, accounts: Iterable[str]) -> None:
         if self._months:
             list(self._months.values())[-1].end_ns = self._query.mtime_of(self._next - 1)
-        month = self._months[name] = Month(name, self._body.size, self._openings.size)
+        month = self._months[name] = Month(name, self._body.size, self._openings.size, self._openings.size)
         self._openings.put(currencies)
         for text in accounts:
             self._openings.put(text)
@@ -167,10 +185,15 @@ class Exports:
         self._engine = engine
         self._makers: dict[str, Callable[[], Export]] = {
             "journal": lambda: Export(
-                engine, query, journal.Journal(), lambda part: journal.header(origin, part), directory
+                engine, query, journal.Journal(), lambda part: journal.header(origin, part), directory, "journal"
             ),
             "beancount": lambda: Export(
-                engine, query, beancount.Beancount(), lambda part: beancount.header(origin, part), directory
+                engine,
+                query,
+                beancount.Beancount(),
+                lambda part: beancount.header(origin, part),
+                directory,
+                "beancount",
             ),
         }
         self._exports: dict[str, Export] = {}
@@ -181,6 +204,11 @@ class Exports:
     def formats(self) -> list[str]:
         """The endings of the files."""
         return list(self._makers)
+
+    def save(self) -> None:
+        """The daemon ends: let the next one go on from here."""
+        for export in self._exports.values():
+            export.save()
 
     async def whole(self, form: str) -> View:
         """``ledger.<form>``, as of now. Raises OSError when there is no room for it."""
@@ -196,13 +224,14 @@ class Exports:
         async with self._turns[form]:
             export = self._exports.get(form)
             if export is None:
-                export = self._exports[form] = self._makers[form]()
+                export = await trio.to_thread.run_sync(self._makers[form], limiter=self._threads)
+                self._exports[form] = export
             try:
                 if export.behind() <= INLINE_MAX:
                     export.extend(max(entries, self._engine.counts().entries))
                 else:
                     await trio.to_thread.run_sync(export.extend, entries, limiter=self._threads)
             except OSError:
-                del self._exports[form]  # half of an entry may stand in it
+                self._exports.pop(form).discard()
                 raise
             return export

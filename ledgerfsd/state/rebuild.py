@@ -44,9 +44,9 @@ def check_newest(layout: Layout) -> None:
 
 def _rebuild(layout: Layout, segment_bytes: int, progress: Progress | None) -> Recovery:
     # The index first: without its mark nobody trusts what may be left of the other two.
-    for directory in (layout.index, layout.hashes, layout.runs):
+    for directory in (layout.index, layout.hashes, layout.runs, layout.exports):
         shutil.rmtree(directory, ignore_errors=True)
-        if directory != layout.index:
+        if directory in (layout.hashes, layout.runs):
             directory.mkdir(mode=0o750, exist_ok=True)
     layouts.sync_directory(layout.root)
     store = open_store(layout, segment_bytes=segment_bytes, progress=progress)

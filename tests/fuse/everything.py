@@ -160,6 +160,7 @@ class Everything:
         command(daemon, "restore", "--store", self.store, "--reason", "a rehearsal", "--yes")
         daemon.start()
         until(lambda: latest(daemon).name.endswith("-2"))
+        assert (daemon.path / "exports/ledger.journal").read_bytes()  # a restore makes projections anew
         assert daemon.stop() == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from ledgerfsd.clock import NS_PER_DAY, format_time, parse_time
 from ledgerfsd.core.engine import Engine
-from ledgerfsd.journal.layout import Layout, create
+from ledgerfsd.journal.layout import create
 from ledgerfsd.types import Mode
 from tests.conftest import LEDGER, SEGMENT_BYTES, Daemon
 from tests.fuse.conftest import Mounted, pay
@@ -256,14 +257,77 @@ def test_names_that_are_not_there(ledger: Mounted) -> None:
         (ledger / "exports/ledger.journal").write_text("x")
 
 
-def test_after_a_restart_it_is_the_same(daemons: Callable[..., Daemon], tmp_path: Path) -> None:
-    """SEMANTICS 15.4"""
+def shown(daemon: Daemon) -> dict[str, bytes]:
+    """Every export."""
+    return {path.name: path.read_bytes() for path in (daemon.path / "exports").iterdir()}
+
+
+def kept(root: Path) -> dict[str, int]:
+    """The files in the store, by inode number: those made anew have another."""
+    return {path.name: path.stat().st_ino for path in (root / "exports").iterdir()}
+
+
+@pytest.fixture
+def long(daemons: Callable[..., Daemon], tmp_path: Path) -> Daemon:
+    """Of several months, not started yet."""
     root = create(tmp_path / "store", LEDGER, segment_bytes=SEGMENT_BYTES, now_ns=parse_time(BEGIN)).root
     history(root, 3)
-    assert Layout(root).root == root
-    seen = []
-    for _ in range(2):
-        daemon = daemons(root).start()
-        seen.append({path.name: path.read_bytes() for path in (daemon.path / "exports").iterdir()})
-        assert daemon.stop() == 0
-    assert seen[0] == seen[1]
+    return daemons(root)
+
+
+def test_a_restart_goes_on_from_what_was_written(long: Daemon, tmp_path: Path) -> None:
+    """The same text, in the same files, and then what is new; also after kill -9, when the mark is older than the text. SEMANTICS 15.4"""
+    first = shown(long.start())
+    assert long.stop() == 0
+    files = kept(long.store)
+    assert sorted(files) == sorted(
+        f"{form}.{part}" for form in ("journal", "beancount") for part in ("mark", "body", "openings")
+    )
+    assert shown(long.start()) == first
+    mounted = Mounted(long.path, tmp_path, long)
+    mounted.drop(
+        "new.ndjson",
+        "".join(json.dumps(pay(debit="float", credit="e", id=f"n{number}")) + "\n" for number in range(300)),
+    )
+    before = shown(long)
+    assert before != first
+    long.kill()
+    assert shown(long.start()) == before
+    assert long.stop() == 0
+    for name in ("journal.body", "beancount.body", "journal.openings"):
+        assert kept(long.store)[name] == files[name], "it was made anew"
+    for path in (tmp_path / "store" / "exports").iterdir():
+        path.unlink()
+    assert shown(long.start()) == before
+    for form in ("journal", "beancount"):
+        accepted(long.path / f"exports/ledger.{form}")
+    assert "written anew" not in long.log.read_text()
+
+
+@pytest.mark.parametrize("part", ["mark", "body", "openings"])
+def test_text_that_was_changed_is_written_anew(long: Daemon, part: str) -> None:
+    """One byte, or what is cut off, of any of the files. SEMANTICS 15.4"""
+    first = shown(long.start())
+    for damage in (
+        lambda data: data[:-2],
+        lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:],
+        lambda data: data[:1],
+    ):
+        assert long.stop() == 0
+        path = long.store / f"exports/journal.{part}"
+        path.write_bytes(damage(path.read_bytes()))
+        long.log.write_text("")
+        assert shown(long.start()) == first
+        assert long.log.read_text().count("an export is written anew") == 1
+
+
+def test_text_of_another_history_is_written_anew(long: Daemon, daemons: Callable[..., Daemon], tmp_path: Path) -> None:
+    """That of a store that has gone on differently, or of one that had more. SEMANTICS 15.4"""
+    first = shown(long.start())
+    assert long.stop() == 0
+    other = create(tmp_path / "other", LEDGER, segment_bytes=SEGMENT_BYTES, now_ns=parse_time(BEGIN)).root
+    shutil.copytree(long.store / "exports", other / "exports")
+    daemon = daemons(other).start()
+    assert b"(tx_0001)" not in shown(daemon)["ledger.journal"]
+    assert daemon.log.read_text().count("an export is written anew") == 2
+    assert b"(tx_0001)" in first["ledger.journal"]
