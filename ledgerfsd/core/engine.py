@@ -148,6 +148,9 @@ class IndexCounts(NamedTuple):
     bytes: int
     postings: int  # in files
     posting_bytes: int  # of those files
+    ids: int  # in files
+    id_bytes: int  # of those files
+    id_memory: int  # bytes: filters of those files, tables of the newest, what is in no file yet
     unindexed: int  # postings in memory, of which no file has been made yet
     covered: int  # entries whose postings are in files
     spent_ns: int  # processor time of the thread that makes the files
@@ -232,6 +235,7 @@ class Engine:
         *,
         segment_bytes: int = limits.SEGMENT_BYTES,
         accounts_max: int = limits.ACCOUNTS_MAX,
+        ids_recent: int | None = None,
         saved: SavedState | None = None,
         verify: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -241,11 +245,14 @@ class Engine:
         ``verify``: read the journal of this store instead, changing nothing of it, and verify what a start trusts as well;
         ``store`` is scratch for what its projections should hold, and the engine is not to be started. An unfinished
         batch is counted (``recovery.cut_bytes``), not cut.
+        ``ids_recent``: for tests: how many ids a table of the newest holds before another is begun (there are two); None: 1,500,000.
         ``progress(done_bytes, total_bytes)`` is called now and then. Raises StoreError when the files cannot be used (a ``saved`` that does
         not fit among them: open again without it), DamageError when the journal is damaged. No thread runs before ``start``.
         """
         began = time.monotonic()
         self._handle = ffi.gc(lib.lfs_engine_new(os.fsencode(store), segment_bytes, accounts_max), lib.lfs_engine_free)
+        if ids_recent is not None:
+            lib.lfs_engine_ids(self._handle, ids_recent)
         if verify is not None:
             self._check(lib.lfs_engine_verify(self._handle, os.fsencode(verify)))
         self._open(saved)
@@ -585,7 +592,17 @@ class Engine:
         if raw.trouble:
             trouble = f"indexes/ cannot be written: {os.strerror(raw.trouble)}"
         return IndexCounts(
-            raw.files, raw.bytes, raw.postings, raw.posting_bytes, raw.unindexed, raw.covered, raw.spent_ns, trouble
+            raw.files,
+            raw.bytes,
+            raw.postings,
+            raw.posting_bytes,
+            raw.ids,
+            raw.id_bytes,
+            raw.id_memory,
+            raw.unindexed,
+            raw.covered,
+            raw.spent_ns,
+            trouble,
         )
 
     def system_entries(self) -> list[int]:

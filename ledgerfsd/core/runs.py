@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ledgerfsd.core import _core
-from ledgerfsd.core.pure.runs import POSTINGS, Past, Record
+from ledgerfsd.core.pure.runs import KINDS, Past, Record
 from ledgerfsd.errors import DamageError
 
 ffi: Any = _core.ffi
@@ -20,7 +20,7 @@ lib: Any = _core.lib
 
 def name(kind: int, first: int, end: int) -> str:
     """The name of the file of a run."""
-    return f"{'postings' if kind == POSTINGS else 'words'}-{first:010}-{end:010}.run"
+    return f"{KINDS[kind]}-{first:010}-{end:010}.run"
 
 
 def make(directory: Path, kind: int, first: int, end: int, records: Sequence[Record]) -> Path:

@@ -26,7 +26,6 @@ NO_LIMIT: Final = 2**64 - 1
 # The files that are compared, in the order of the core's numbers for them, with the bytes of an item.
 FILES: Final = (
     "runs/offsets",
-    "runs/ids",
     "runs/transactions",
     "runs/blocks",
     *(f"hashes/{level}" for level in range(4)),

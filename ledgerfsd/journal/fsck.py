@@ -136,6 +136,11 @@ class Check:
             if not self._quick and summary.entries:
                 yield from self._replay(stream, total)
 
+    @property
+    def ids(self) -> int | None:
+        """The sum of the records of ids up to the mark (``projections.id_record``); None: it was not worked out."""
+        return self._projections.ids if self._projections else None
+
     def _progress(self, entry: Entry, done: int, total: int) -> None:
         if self._tell and entry.index % PROGRESS_ENTRIES == 0:
             self._tell(done, total)

@@ -19,6 +19,12 @@ from ledgerfsd.journal.tree import leaf_hash
 
 TILE_HEIGHT: Final = 8  # level L of hashes/ holds the subtrees of height 8 L
 BUFFER_BYTES: Final = 2**18
+SUM_MASK: Final = 2**64 - 1
+
+
+def id_record(tag: int, entry: int) -> int:
+    """A number for a record of an id: their sum tells whether two sets of records, however spread over files, are the same."""
+    return xxhash.xxh3_64_intdigest(struct.pack("<QI", tag, entry))
 
 
 class _Expected:
@@ -76,10 +82,10 @@ class Projections:
         self._level_sizes: dict[int, int] = {}
         runs = layout.runs
         self._offsets = _Expected(runs / "offsets", 8)
-        self._ids = _Expected(runs / "ids", 4)
         self._transactions = _Expected(runs / "transactions", 8)
         self._blocks = _Expected(runs / "blocks", 8)
         self._seed = 0
+        self.ids = 0  # of all records of ids, see id_record
 
     def subtree(self, height: int, node: bytes) -> None:
         """A subtree of the log became complete."""
@@ -101,7 +107,8 @@ class Projections:
         if entry.index == 0:
             self._seed = int.from_bytes(leaf_hash(entry.data)[:8], "little")
         self._offsets.feed(struct.pack("<Q", entry.offset))
-        self._ids.feed(struct.pack("<I", self._tag(value)))
+        if tag := self._tag(value):
+            self.ids = self.ids + id_record(tag, entry.index) & SUM_MASK
         if "tx" in value:
             self._transactions.feed(struct.pack("<Q", entry.index))
         if value["t"] == "seal/1":
@@ -111,13 +118,13 @@ class Projections:
         """The id tag (docs/FORMAT.md, section 8); 0 for an entry that owns no id."""
         if "id" not in value or (value["t"] == "rejected/1" and value["code"] == "id_reused"):
             return 0
-        tag: int = xxhash.xxh3_64_intdigest(value["id"].encode(), seed=self._seed) & 0xFFFF_FFFF
+        tag: int = xxhash.xxh3_64_intdigest(value["id"].encode(), seed=self._seed)
         return tag or 1
 
     def finish(self, entries: int) -> Iterator[tuple[str, int, str]]:
         """The differences: file, entry index (-1: none in particular), what."""
         exact = self._applied == entries
-        for file in [*self._levels.values(), self._offsets, self._ids, self._transactions, self._blocks]:
+        for file in [*self._levels.values(), self._offsets, self._transactions, self._blocks]:
             file.finish(exact=exact)
             if file.difference:
                 yield str(file.path.relative_to(self._layout.root)), -1, file.difference

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from mmap import ACCESS_READ, mmap
 from typing import Final
 
 import lmdb
 
 from ledgerfsd import limits
 from ledgerfsd.core.engine import CLASSES, SIDES, STATUSES
+from ledgerfsd.core.pure import runs
 from ledgerfsd.errors import DamageError
 from ledgerfsd.journal.fsck import Check, Finding, Summary
 from ledgerfsd.journal.layout import Layout
+from ledgerfsd.journal.projections import SUM_MASK, id_record
 from ledgerfsd.state.opening import incomplete
 from ledgerfsd.state.store import IndexStore, Saved
 from ledgerfsd.state.tip import Mark, Tip
@@ -57,6 +60,8 @@ def _index(layout: Layout, saved: Saved, mark: Mark, check: Check, *, damaged: b
         yield Finding("projection", name, -1, "its tip has another form")
     if short := incomplete(layout, mark):
         yield Finding("projection", short.split(" ")[0], -1, short)
+    if check.ids is not None and mark.entries <= check.summary.entries:
+        yield from _ids(layout, saved, check.ids)
     if check.ledger is not None and mark.entries <= check.summary.entries:
         accounts = check.ledger.accounts
         if mark.entries == check.summary.entries and mark.accounts != len(accounts):
@@ -66,6 +71,41 @@ def _index(layout: Layout, saved: Saved, mark: Mark, check: Check, *, damaged: b
                 saved.state.pages, ordinal, account, whole=mark.entries == check.summary.entries
             ):
                 yield Finding("projection", name, account.last_index, f"account {account.name}: {wrong}")
+
+
+def _ids(layout: Layout, saved: Saved, expected: int) -> Iterator[Finding]:
+    """The runs of ids: each as it was written, its filter that of its records, and all together the records that the journal gives."""
+    found, whole = 0, True
+    table = saved.state.tables.get("indexes", b"")
+    if not table:
+        return  # the next start makes them
+    try:
+        names = runs.listed(table, runs.IDS)
+    except ValueError as error:
+        yield Finding("projection", layout.index.name, -1, f"its table indexes: {error}")
+        return
+    for name in names:
+        try:
+            with (layout.indexes / name).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+                found += _records_of(data)
+        except (OSError, ValueError, StopIteration) as error:
+            whole = False
+            yield Finding("projection", f"{layout.indexes.name}/{name}", -1, f"is not what was written: {error}")
+    if whole and found & SUM_MASK != expected:
+        yield Finding("projection", layout.indexes.name, -1, "the records of ids are not those of the journal")
+
+
+def _records_of(data: mmap) -> int:
+    run, found, before, keys = runs.Run(data), 0, (-1, -1), []
+    for record in run:
+        if record[:2] <= before or not run.first <= record.entry < run.end:
+            raise ValueError("its records are out of order, or of another part of the log")
+        before = record[:2]
+        found += id_record(record.key, record.entry)
+        keys.append(record.key)
+    if run.kind != runs.IDS or runs.filter_of(keys) != run.filter:
+        raise ValueError("its filter is not that of its records")
+    return found
 
 
 def account_differs(pages: dict[int, bytes], ordinal: int, account: Account, *, whole: bool) -> str:

@@ -111,7 +111,6 @@ def incomplete(layout: Layout, mark: Mark) -> str:
     """Which file of hashes/ or runs/ is too short for the mark; "" when none is. They may be deleted by anyone."""
     expected = [
         (layout.runs / "offsets", 8 * mark.entries),
-        (layout.runs / "ids", 4 * mark.entries),
         (layout.runs / "transactions", 8 * mark.transactions),
         (layout.runs / "blocks", 8 * mark.blocks),
     ]

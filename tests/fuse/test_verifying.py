@@ -27,7 +27,6 @@ RULES = {
     "genesis.json": "projection",
     "hashes/[0-9]": "projection",
     "runs/offsets": "projection",
-    "runs/ids": "projection",
     "runs/transactions": "projection",
     "runs/blocks": "projection",
     "indexes/*": "projection",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledgerfsd.core import runs
-from ledgerfsd.core.pure.runs import POSTINGS, WORDS, Past, Record, Run, write
+from ledgerfsd.core.pure.runs import IDS, POSTINGS, WORDS, Past, Record, Run, filter_of, write
 from ledgerfsd.errors import DamageError
 
 ENTRIES = 2**32 - 2
@@ -21,8 +21,8 @@ ENTRIES = 2**32 - 2
 def logs(draw: st.DrawFn) -> tuple[int, int, int, list[Record]]:
     """Kind, range, and the records of a piece of a log in its order: few accounts or many, hot ones among them."""
     seed = draw(st.integers(0, 2**32))
-    kind = draw(st.sampled_from([POSTINGS, WORDS]))
-    keys = draw(st.sampled_from([1, 2, 5, 300, 2**24 if kind == POSTINGS else 2**48]))
+    kind = draw(st.sampled_from([POSTINGS, WORDS, IDS]))
+    keys = draw(st.sampled_from([1, 2, 5, 300, (2**24, 2**48, 2**64)[kind]]))
     count = draw(st.sampled_from([0, 1, 2, 127, 128, 129, 300, 1000]))
     step = draw(st.sampled_from([1, 3, 100_000]))
     chance = random.Random(seed)
@@ -56,8 +56,10 @@ def test_core_and_twin(log: tuple[int, int, int, list[Record]], chance: random.R
         assert data == write(kind, first, end, records)
         run = Run(data)
         assert list(run) == sorted(records, key=lambda record: (record.key, record.entry))
+        assert run.filter == (filter_of([record.key for record in records]) if kind == IDS else b"")
+        assert kind != IDS or all(run.may_have(record.key) for record in records)
         for _ in range(20):
-            key = chance.choice(records).key + chance.choice((0, 0, 1)) if records else 0
+            key = min(chance.choice(records).key + chance.choice((0, 0, 1)), 2**64 - 1) if records else 0
             bound = chance.choice((first, end, chance.randint(first, end)))
             expected = past(records, key, bound)
             assert run.before(key, bound) == expected
@@ -81,10 +83,16 @@ def test_merged_is_as_made_at_once(log: tuple[int, int, int, list[Record]], piec
         assert path.read_bytes() == write(kind, first, end, records)
 
 
-def test_no_bad_bit_is_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [POSTINGS, IDS])
+def test_no_bad_bit_is_believed(tmp_path: Path, kind: int) -> None:
     chance = random.Random(5)
-    records = [Record(chance.randrange(20), index, chance.randrange(300, 600), 1) for index in range(1000)]
-    path = runs.make(tmp_path, POSTINGS, 0, 1000, records)
+    lengths = range(300, 600) if kind == POSTINGS else range(1)
+    spread = 1 if kind == POSTINGS else 2**59
+    records = [
+        Record(chance.randrange(20) * spread, index, chance.choice(lengths), int(kind == POSTINGS))
+        for index in range(1000)
+    ]
+    path = runs.make(tmp_path, kind, 0, 1000, records)
     data = path.read_bytes()
     size = Run(data).size
     padding = range(size, size + -size % 8)  # means nothing
@@ -94,7 +102,7 @@ def test_no_bad_bit_is_believed(tmp_path: Path) -> None:
         wrong = 0
         for key in range(20):
             try:
-                assert runs.past(path, key, 1000) == past(records, key, 1000)
+                assert runs.past(path, key * spread, 1000) == past(records, key * spread, 1000)
             except DamageError:
                 wrong += 1
         assert wrong or place in padding

@@ -191,7 +191,6 @@ def test_short_projection_files_are_named(tmp_path: Path) -> None:
     mark = Mark(entries=600, stream_bytes=9, transactions=10, blocks=3, accounts=1)
     files = {
         layout.runs / "offsets": 8 * 600,
-        layout.runs / "ids": 4 * 600,
         layout.runs / "transactions": 80,
         layout.runs / "blocks": 24,
         layout.hashes / "0": 32 * 600,

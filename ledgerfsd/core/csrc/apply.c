@@ -457,6 +457,7 @@ void lfs_expire(lfs_ledger *l, uint64_t now_ns) {
         lfs_text name = lfs_entry_id(bytes, len), hold_name = {hold_id, name.len};
         memcpy(hold_id, name.p, name.len); /* the bytes may move while the entry is written */
         lfs_effect effects[2];
+        if (!l->scoped) lfs_table_reserve(&l->ids, 1);
         release_effects(l, h, effects);
         lfs_text void_id = {id, (uint32_t)snprintf((char *)id, sizeof id, "~expire:%u", h->index)};
         int void_len = lfs_render_void(l, NULL, void_id, hold_name, h->amount, effects);
@@ -481,6 +482,7 @@ static void answer_again(lfs_ledger *l, uint64_t index, const uint8_t *bytes, ui
 }
 
 void lfs_reject(lfs_ledger *l, lfs_intent *in, int code, uint64_t now_ns, lfs_result *out) {
+    if (code >= LFS_BUSY) return; /* it was not judged */
     l->now_ns = now_ns;
     lfs_render_rejected(l, in, code);
     if (code != LFS_ID_REUSED) id_written(l, in->id);
@@ -498,6 +500,7 @@ void lfs_apply(lfs_ledger *l, lfs_intent *in, uint64_t now_ns, int write_rejecte
     if (in->code) return;
     lfs_expire(l, now_ns);
     int code;
+    l->unsettled = 0;
     int64_t known = lfs_id_find(l, in->id_hash, in->id.p, in->id.len);
     if (known >= 0) {
         uint32_t len;
@@ -511,7 +514,8 @@ void lfs_apply(lfs_ledger *l, lfs_intent *in, uint64_t now_ns, int write_rejecte
         }
         code = LFS_ID_REUSED;
     } else {
-        code = APPLY[in->type](l, in, out);
+        code = l->unsettled ? LFS_STORAGE_ERROR : APPLY[in->type](l, in, out);
+        if (l->unsettled) code = LFS_STORAGE_ERROR; /* of the hold that it names: then nothing was changed */
     }
     out->code = (int16_t)code;
     if (!code) {
@@ -527,7 +531,7 @@ void lfs_apply(lfs_ledger *l, lfs_intent *in, uint64_t now_ns, int write_rejecte
 void lfs_prefetch_tables(lfs_ledger *l, lfs_intent *in) {
     if (in->code) return;
     in->id_hash = lfs_hash(l, in->id.p, in->id.len);
-    __builtin_prefetch(lfs_table_slot(&l->ids, (uint32_t)in->id_hash));
+    lfs_ids_prefetch(l, in->id_hash);
     for (uint32_t i = 0; i < in->n_postings; i++) {
         lfs_posting *posting = &in->postings[i];
         posting->name_hash = lfs_hash(l, posting->account.p, posting->account.len);

@@ -53,6 +53,8 @@ lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t a
     lfs_ordinals_init(&e->in_group, accounts_max);
     lfs_state_tree_init(&e->tree, accounts_max);
     lfs_runs_init(&e->runs, accounts_max);
+    e->ledger.runs = &e->runs;
+    e->ledger.ids_most = LFS_IDS_RECENT;
     e->segments = reserved(LFS_SEGMENTS_MAX * sizeof *e->segments);
     e->replay_bytes = reserved((size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_bytes);
     e->replay_len = reserved((size_t)LFS_REPLAY_BATCH_MAX * sizeof *e->replay_len);
@@ -80,8 +82,8 @@ void lfs_engine_free(lfs_engine *e) {
         munmap((void *)e->segments[i].map, e->segments[i].map_len);
         close(e->segments[i].fd);
     }
-    lfs_dense *files[] = {&e->offsets, &e->ids, &e->transactions, &e->blocks};
-    for (int i = 0; i < 4; i++) lfs_dense_close(files[i]);
+    lfs_dense *files[] = {&e->offsets, &e->transactions, &e->blocks};
+    for (int i = 0; i < 3; i++) lfs_dense_close(files[i]);
     for (int i = 0; i < LFS_LEVELS; i++) lfs_dense_close(&e->hashes[i]);
     for (int i = 0; i < LFS_GROUPS; i++)
         if (e->groups[i]) lfs_group_free(e->groups[i]);
@@ -339,6 +341,7 @@ static void *apply_loop(void *context) {
             *g->tickets_tail = t;
             g->tickets_tail = &t->next;
         } else if (tick) {
+            lfs_ids_settle(&e->ledger); /* so that runs which were merged away can be let go */
             if (!e->failure_code) lfs_expire(&e->ledger, lfs_clock());
         } else if (e->ledger.group->entries || e->ledger.group->tickets || e->state_wanted) {
             lfs_hand_over(e);

@@ -42,7 +42,6 @@ typedef struct { /* one sealed batch on its way into the projections */
     uint64_t first;
     uint32_t n; /* the seal included */
     const uint64_t *offsets;
-    const uint32_t *tags;
     const uint8_t *leaves;
     const uint64_t *txs;
     uint32_t n_txs;
@@ -78,7 +77,7 @@ struct lfs_engine {
     /* T2's */
     lfs_segment *segments;
     _Atomic uint32_t n_segments;
-    lfs_dense offsets, ids, transactions, blocks, hashes[LFS_LEVELS];
+    lfs_dense offsets, transactions, blocks, hashes[LFS_LEVELS];
     lfs_frontier frontier;
     uint8_t prev_seal[32];
     uint64_t stream_end;

@@ -41,8 +41,8 @@ typedef struct {
     uint32_t status;
 } lfs_hold;
 
-/* An open-addressing table of 8-byte slots, tag << 32 | value + 1; 0 is free. A tag is the low half of a hash; the place follows
- * from its high bits, so a larger table is filled in the order of the smaller one. Nothing is ever deleted, except in the reverse order of
+/* An open-addressing table of 8-byte slots, low half of the tag << 32 | value + 1; 0 is free. A tag is a hash; the place follows from the high bits of
+ * that half, so a larger table is filled in the order of the smaller one. Nothing is ever deleted, except in the reverse order of
  * insertion (undo), which leaves no trace. */
 typedef struct {
     uint64_t *slots;
@@ -59,7 +59,8 @@ typedef struct lfs_group {
     uint8_t *bytes; /* u16 length and entry, back to back */
     size_t used, size;
     uint64_t first_index, first_tx;
-    uint32_t *start, *tag; /* per entry: place of its length field; id tag */
+    uint32_t *start; /* per entry: place of its length field */
+    uint64_t *tag;   /* per entry: tag of the id that it owns, 0: none (FORMAT, section 8) */
     uint32_t entries, entries_size;
     uint64_t *txs; /* entry index per transaction */
     uint32_t n_txs, txs_size;
@@ -92,7 +93,13 @@ typedef struct lfs_ledger {
     lfs_info *info;   /* [accounts_max], address space reserved */
     lfs_state *state; /* [accounts_max] */
     uint32_t n_accounts, accounts_max;
-    lfs_table names, ids;
+    lfs_table names;
+    lfs_table ids, ids_before; /* the newest ids: those of the entries from ids_from on, and those before them from ids_before_from on */
+    uint64_t ids_from, ids_before_from, ids_most; /* ids_most: so many in a table, then another is begun */
+    struct lfs_runs *runs; /* where older ids are; NULL: all are in `ids` */
+    const struct lfs_id_view *older; /* what of the runs is looked at now: the first n_older, which hold ids that the tables do not */
+    uint32_t n_older;
+    int unsettled; /* set when a look for an id met with damage: it may be known or not */
     lfs_hold *holds; /* open addressing by index */
     uint32_t n_holds, holds_size;
     uint64_t *reversed; /* open addressing of transaction numbers, 0 is free */
@@ -126,13 +133,15 @@ typedef struct lfs_ledger {
 
 /* tables.c */
 void lfs_table_reserve(lfs_table *t, uint64_t more);
-uint32_t lfs_tag(const lfs_ledger *l, const uint8_t *bytes, size_t len);
-uint64_t *lfs_table_slot(const lfs_table *t, uint32_t tag);
+uint64_t lfs_tag(const lfs_ledger *l, const uint8_t *bytes, size_t len);
+uint64_t *lfs_table_slot(const lfs_table *t, uint32_t half);
 uint64_t *lfs_table_next(const lfs_table *t, uint64_t *slot);
-void lfs_table_load(lfs_table *t, uint32_t tag, uint32_t value);
+void lfs_table_load(lfs_table *t, uint64_t tag, uint32_t value);
+void lfs_table_free(lfs_table *t);
 uint32_t lfs_name_find(const lfs_ledger *l, uint64_t hash, const uint8_t *name, size_t len);
-int64_t lfs_id_find(const lfs_ledger *l, uint64_t hash, const uint8_t *id, size_t len);
-void lfs_table_insert(lfs_ledger *l, lfs_table *t, uint32_t tag, uint32_t value);
+/* The entry that owns an id; -1: none, or l->unsettled is set. */
+int64_t lfs_id_find(lfs_ledger *l, uint64_t hash, const uint8_t *id, size_t len);
+void lfs_table_insert(lfs_ledger *l, lfs_table *t, uint64_t tag, uint32_t value);
 uint64_t lfs_hash(const lfs_ledger *l, const uint8_t *bytes, size_t len);
 lfs_hold *lfs_hold_find(const lfs_ledger *l, uint32_t index);
 lfs_hold *lfs_hold_put(lfs_ledger *l, const lfs_hold *hold);
@@ -142,6 +151,12 @@ void lfs_due_push(lfs_ledger *l, uint64_t expires_ns, uint32_t index);
 lfs_due lfs_due_pop(lfs_ledger *l); /* the soonest; there must be one. In apply.c */
 uint32_t lfs_currency_find(const lfs_ledger *l, lfs_text code);
 void lfs_currency_add(lfs_ledger *l, lfs_text code, unsigned decimals);
+
+/* ids.c: ids that are in no table any more */
+/* Look at the newest runs from now on, and begin another table when the one in hand is full and all that is given up for it is in runs. */
+void lfs_ids_settle(lfs_ledger *l);
+void lfs_ids_prefetch(const lfs_ledger *l, uint64_t hash);
+int64_t lfs_ids_older(lfs_ledger *l, uint64_t hash, const uint8_t *id, size_t len);
 
 /* undo.c */
 typedef struct {
@@ -182,7 +197,7 @@ typedef struct {
     lfs_state after;
 } lfs_effect;
 uint8_t *lfs_entry_begin(lfs_ledger *l);
-int lfs_entry_end(lfs_ledger *l, uint8_t *end, uint32_t tag);
+int lfs_entry_end(lfs_ledger *l, uint8_t *end, uint64_t tag);
 int lfs_render_txn(lfs_ledger *l, const lfs_intent *in, lfs_text id, const char *type, uint64_t reverses, int plain,
                    const lfs_posting *postings, const lfs_effect *effects, uint32_t n);
 int lfs_render_hold(lfs_ledger *l, const lfs_intent *in, const lfs_posting *postings, const lfs_effect *effects);
@@ -228,7 +243,7 @@ void lfs_expire(lfs_ledger *l, uint64_t now_ns);
 
 /* replay.c */
 /* Apply a verified entry. Returns 0, or -1 with the reason in why (256 bytes). *tag gets the tag of its id, *tx its number. */
-int lfs_replay_entry(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint32_t len, uint32_t *tag, uint64_t *tx, char *why);
+int lfs_replay_entry(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint32_t len, uint64_t *tag, uint64_t *tx, char *why);
 
 static inline void lfs_touch(lfs_ledger *l, uint32_t ordinal) {
     if (!l->touched_mark || l->touched_mark[ordinal]) return;

@@ -51,6 +51,8 @@ const char *lfs_engine_error(lfs_engine *e);
 int lfs_engine_create(lfs_engine *e, const char *ledger, const char *currencies_hash, uint64_t now_ns);
 /* Open the files. mark (80 bytes) comes from lfs_save_mark, or NULL to begin from nothing: then the projections are emptied. */
 int lfs_engine_open(lfs_engine *e, const uint8_t *mark);
+/* For tests, before the engine is opened: ids that are kept in a table before another is begun, and entries of which a run of ids is made. */
+void lfs_engine_ids(lfs_engine *e, uint64_t recent);
 /* Before lfs_engine_open(e, NULL): the journal is that of another store, of which nothing is changed; and replay also verifies what a start trusts (state
  * roots, ids). This engine's own store is scratch for what the projections should hold. Never to be started. */
 int lfs_engine_verify(lfs_engine *e, const char *store);
@@ -168,7 +170,7 @@ typedef struct {     /* one entry of an account */
     uint32_t len, states; /* of the entry, in bytes; 1: it states debits and credits, 2: what is held, 0: the status */
 } lfs_posting_view;
 typedef struct {
-    uint64_t bytes, posting_bytes, postings, unindexed, covered, spent_ns;
+    uint64_t bytes, posting_bytes, postings, ids, id_bytes, id_memory, unindexed, covered, spent_ns;
     uint32_t files, damaged, trouble; /* trouble: errno of the last attempt to write */
 } lfs_index_counts;
 /* Entries of the account below entry `size`, from the first with rank (by 0) or index (by 2) at or above value, or whose line ends beyond it

@@ -29,7 +29,7 @@ typedef struct { /* what was found wrong */
 } lfs_verdict;
 
 /* Places in lfs_verify_differs. */
-enum { LFS_V_OFFSETS, LFS_V_IDS, LFS_V_TRANSACTIONS, LFS_V_BLOCKS, LFS_V_HASHES, LFS_V_FILES = 8 };
+enum { LFS_V_OFFSETS, LFS_V_TRANSACTIONS, LFS_V_BLOCKS, LFS_V_HASHES, LFS_V_FILES = 7 };
 
 /* The threads begin at once. Roots are kept of the whole and of the sizes wanted, which rise. */
 lfs_verify *lfs_verify_begin(const lfs_verify_task *task, const uint64_t *wanted, uint32_t n_wanted);

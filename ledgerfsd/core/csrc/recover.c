@@ -30,6 +30,11 @@ static int open_dirs(lfs_engine *e, int empty) {
     return e->journal_dir < 0 || e->runs_dir < 0 ? lfs_fail_api(e, "cannot open the folders of the store: %s", strerror(errno)) : 0;
 }
 
+void lfs_engine_ids(lfs_engine *e, uint64_t recent) {
+    e->ledger.ids_most = recent;
+    e->runs.ids_run = recent / 2 + 1;
+}
+
 int lfs_engine_verify(lfs_engine *e, const char *store) {
     snprintf(e->verified, sizeof e->verified, "%s", store);
     e->ledger.touched_mark = lfs_grow(NULL, e->ledger.accounts_max);
@@ -64,7 +69,7 @@ enum { M_FINGERPRINT, M_ENTRIES, M_STREAM, M_TRANSACTIONS, M_BLOCKS, M_ACCOUNTS,
 /* Saved pages are memory of this very build's layout and currency table: another build must rebuild them. */
 static uint64_t fingerprint(const lfs_ledger *l) {
     uint8_t digest[32];
-    uint64_t sizes[] = {3, sizeof(lfs_info), sizeof(lfs_state), sizeof(lfs_hold), l->n_iso};
+    uint64_t sizes[] = {4, sizeof(lfs_info), sizeof(lfs_state), sizeof(lfs_hold), l->n_iso};
     uint64_t value;
     lfs_sha256((const uint8_t *)l->currencies, l->n_iso * sizeof *l->currencies, digest);
     memcpy(&value, digest, 8);
@@ -83,7 +88,6 @@ int lfs_mark_write(lfs_engine *e, uint8_t *mark) {
 static int open_projections(lfs_engine *e, const uint64_t *mark) {
     uint64_t entries = mark[M_ENTRIES];
     if (lfs_dense_open(e, &e->offsets, e->runs_dir, "offsets", entries * 8, LFS_ENTRIES_MAX * 8) ||
-        lfs_dense_open(e, &e->ids, e->runs_dir, "ids", entries * 4, LFS_ENTRIES_MAX * 4) ||
         lfs_dense_open(e, &e->transactions, e->runs_dir, "transactions", mark[M_TRANSACTIONS] * 8, LFS_ENTRIES_MAX * 8) ||
         lfs_dense_open(e, &e->blocks, e->runs_dir, "blocks", mark[M_BLOCKS] * 8, LFS_ENTRIES_MAX * 8)) return -1;
     for (int level = 0; level < LFS_LEVELS; level++) {
@@ -172,6 +176,8 @@ int lfs_engine_open(lfs_engine *e, const uint8_t *mark) {
     if (mark) memcpy(fields, mark, sizeof fields);
     if (mark && fields[M_FINGERPRINT] != fingerprint(&e->ledger)) return lfs_fail_api(e, "index.lmdb was saved by another build");
     if (open_dirs(e, !mark) || lfs_segments_open(e) || read_seed(e) || open_projections(e, fields)) return -1;
+    if (!mark && unlinkat(e->runs_dir, "ids", 0) && errno != ENOENT) /* of builds that had all ids in memory, and kept them there */
+        return lfs_fail_api(e, "cannot remove runs/ids: %s", strerror(errno));
     for (uint32_t i = 0; i < e->n_segments; i++)
         if (fstat(e->segments[i].fd, &st) == 0) e->total_bytes += (uint64_t)st.st_size;
     for (uint32_t i = 1; i < e->n_segments; i++) e->segments[i].base = UINT64_MAX;
@@ -275,7 +281,7 @@ static const char *check_seal(lfs_engine *e, const lfs_entry *seal, uint64_t fir
     return NULL;
 }
 
-static int id_known(const lfs_ledger *l, const uint8_t *bytes, uint32_t len) {
+static int id_known(lfs_ledger *l, const uint8_t *bytes, uint32_t len) {
     lfs_text id = lfs_entry_id(bytes, len);
     return lfs_id_find(l, lfs_hash(l, id.p, id.len), id.p, id.len) >= 0;
 }
@@ -287,7 +293,7 @@ static void publish_replayed(lfs_engine *e, uint64_t time) {
 }
 
 /* Apply the n entries at e->replay_bytes, the last of which is the seal. NULL, or what does not follow from the entries before (*bad). */
-static const char *apply_batch(lfs_engine *e, uint32_t n, uint32_t *tags, uint64_t *txs, const lfs_entry *seal, uint64_t *bad) {
+static const char *apply_batch(lfs_engine *e, uint32_t n, uint64_t *tags, uint64_t *txs, const lfs_entry *seal, uint64_t *bad) {
     static __thread char reason[256];
     lfs_ledger *l = &e->ledger;
     uint64_t first = e->replay_first, tx_before = l->next_tx, tx;
@@ -336,7 +342,6 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
         if (lfs_text_is(entry.t, "policy/1")) policies = n;
     }
     lfs_frontier after;
-    uint32_t *tags = e->length_room;
     lfs_leaf_hashes(e->replay_bytes, e->replay_len, n, e->leaf_room);
     if (policies) policy = e->leaf_room + 32ull * (policies - 1);
     if ((*why = check_seal(e, &entry, first, n - 1, policy, early, &after, &history))) {
@@ -346,9 +351,10 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
 
     /* The batch counts. What is wrong in it now was sealed wrong: damage, never a torn write. */
     uint64_t tx_before = l->next_tx;
-    uint64_t *txs = lfs_grow(NULL, n * sizeof *txs);
+    uint64_t *txs = lfs_grow(NULL, 2 * n * sizeof *txs), *tags = txs + n;
     e->replay_first = first;
     l->n_posted = 0;
+    lfs_ids_settle(l);
     lfs_table_reserve(&l->ids, n);
     *why = apply_batch(e, n, tags, txs, &entry, bad);
     e->replay_n = 0;
@@ -357,8 +363,9 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
         return -1;
     }
     if (policies) memcpy(l->policy_leaf, policy, 32);
-    lfs_batch batch = {first, n, e->offset_room, tags, e->leaf_room, txs, (uint32_t)(l->next_tx - tx_before), NULL, 0};
+    lfs_batch batch = {first, n, e->offset_room, e->leaf_room, txs, (uint32_t)(l->next_tx - tx_before), NULL, 0};
     int failed = lfs_project(e, &batch);
+    if (!failed) lfs_ids_tail_add(&e->runs, tags, n);
     free(txs);
     if (failed) {
         lfs_fail_api(e, "runs/ or hashes/ cannot be written: %s", strerror(errno));

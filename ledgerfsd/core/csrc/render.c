@@ -36,7 +36,7 @@ uint8_t *lfs_entry_begin(lfs_ledger *l) {
     return g->bytes + g->used + 2;
 }
 
-int lfs_entry_end(lfs_ledger *l, uint8_t *end, uint32_t tag) {
+int lfs_entry_end(lfs_ledger *l, uint8_t *end, uint64_t tag) {
     lfs_group *g = l->group;
     uint8_t *begin = g->bytes + g->used + 2;
     size_t len = (size_t)(end - begin);

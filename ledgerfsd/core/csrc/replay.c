@@ -205,7 +205,7 @@ static int replay_policy(lfs_ledger *l, const lfs_entry *e, char *why) {
     return 0;
 }
 
-int lfs_replay_entry(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint32_t len, uint32_t *tag, uint64_t *tx, char *why) {
+int lfs_replay_entry(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint32_t len, uint64_t *tag, uint64_t *tx, char *why) {
     lfs_entry e;
     place at;
     at.index = index, at.len = len, at.tx = 0, at.n = 0;

@@ -17,11 +17,11 @@
 
 /* -- sorting: by key, keeping the order of the log; 11 bits at a time */
 
-static void sort_records(lfs_record *records, uint64_t n) {
+static void sort_records(lfs_record *records, uint64_t n, unsigned from_bit) {
     lfs_record *from = records, *to = lfs_grow(NULL, (n ? n : 1) * sizeof *to), *spare = to;
     uint64_t all = 0;
     for (uint64_t i = 0; i < n; i++) all |= records[i].key;
-    for (unsigned shift = 0; shift < 64 && all >> shift; shift += 11) {
+    for (unsigned shift = from_bit; shift < 64 && all >> shift; shift += 11) {
         uint32_t place[2048] = {0}, sum = 0;
         for (uint64_t i = 0; i < n; i++) place[from[i].key >> shift & 2047]++;
         for (unsigned i = 0; i < 2048; i++) {
@@ -36,6 +36,12 @@ static void sort_records(lfs_record *records, uint64_t n) {
     }
     if (from != records) memcpy(records, from, n * sizeof *records);
     free(spare);
+    for (uint64_t i = 1; from_bit && i < n; i++) { /* hardly any are equal in their upper bits */
+        lfs_record record = records[i];
+        uint64_t at = i;
+        for (; at && records[at - 1].key > record.key; at--) records[at] = records[at - 1];
+        records[at] = record;
+    }
 }
 
 /* -- gathering: the records of entries covered..*end; *end comes down when they are too many */
@@ -73,7 +79,7 @@ static uint64_t gather_words(lfs_engine *e, uint64_t first, uint64_t *end, lfs_r
 
 /* -- files */
 
-static const char *const PREFIX[LFS_RUN_KINDS] = {"postings", "words"};
+static const char *const PREFIX[LFS_RUN_KINDS] = {"postings", "words", "ids"};
 
 static void file_name(char name[48], int kind, uint64_t first, uint64_t end) {
     snprintf(name, 48, "%s-%010llu-%010llu.run", PREFIX[kind], (unsigned long long)first, (unsigned long long)end);
@@ -91,8 +97,8 @@ int lfs_run_write_all(lfs_runs *r, int kind, uint64_t first, uint64_t end, lfs_r
     char name[48];
     lfs_run_writer w;
     file_name(name, kind, first, end);
-    sort_records(records, n);
-    int failed = lfs_run_write_begin(&w, r->dir, name, kind, first, end);
+    sort_records(records, n, kind == LFS_IDS ? 31 : 0);
+    int failed = lfs_run_write_begin(&w, r->dir, name, kind, first, end, n);
     if (failed) return failed;
     for (uint64_t i = 0; i < n; i++) lfs_run_write(&w, &records[i]);
     return finish(r, &w, name, made);
@@ -105,7 +111,9 @@ static int build(lfs_engine *e, int kind, uint64_t until) {
     lfs_run made;
     if (list->n == LFS_RUNS_MAX) return ENOSPC;
     lfs_record *records = lfs_grow(NULL, BUILD_RECORDS_MAX * sizeof *records); /* memory comes as it is used */
-    uint64_t n = kind == LFS_POSTINGS ? gather_postings(r, &until, records) : gather_words(e, list->covered, &until, records);
+    uint64_t n = kind == LFS_POSTINGS ? gather_postings(r, &until, records)
+                 : kind == LFS_WORDS ? gather_words(e, list->covered, &until, records)
+                                     : lfs_ids_gather(r, &until, records, BUILD_RECORDS_MAX);
     int failed = n ? lfs_run_write_all(r, kind, list->covered, until, records, n, &made) : 0;
     free(records);
     if (failed) return failed;
@@ -114,6 +122,10 @@ static int build(lfs_engine *e, int kind, uint64_t until) {
     list->covered = until;
     if (kind == LFS_POSTINGS) lfs_tail_forget(r, r->begin + n);
     pthread_rwlock_unlock(&r->lock);
+    if (kind == LFS_IDS) {
+        lfs_ids_publish(r, NULL, 0);
+        lfs_ids_tail_forget(r, until);
+    }
     return 0;
 }
 
@@ -168,8 +180,10 @@ static int write_merged(lfs_engine *e, int kind, uint32_t from, uint32_t count, 
     const lfs_run *runs = r->list[kind].runs + from;
     char name[48];
     lfs_run_writer w;
+    uint64_t records = 0;
+    for (uint32_t i = 0; i < count; i++) records += runs[i].is.records;
     file_name(name, kind, runs[0].is.first, runs[count - 1].is.end);
-    int failed = lfs_run_write_begin(&w, r->dir, name, kind, runs[0].is.first, runs[count - 1].is.end), more = 0;
+    int failed = lfs_run_write_begin(&w, r->dir, name, kind, runs[0].is.first, runs[count - 1].is.end, records), more = 0;
     if (failed) return failed;
     lfs_run_cursor *cursors = lfs_grow(NULL, count * sizeof *cursors);
     memset(cursors, 0, count * sizeof *cursors);
@@ -190,7 +204,9 @@ static int write_merged(lfs_engine *e, int kind, uint32_t from, uint32_t count, 
 
 /* A save looks at the lists from the moment they cover its target until it lets go. */
 static int frozen(const lfs_runs *r) {
-    return r->target && r->list[LFS_POSTINGS].covered >= r->target && r->list[LFS_WORDS].covered >= r->target;
+    int all = r->target != 0;
+    for (int kind = 0; kind < LFS_RUN_KINDS; kind++) all &= r->list[kind].covered >= r->target;
+    return all;
 }
 
 int lfs_run_merge(lfs_engine *e, int kind, uint32_t from, uint32_t count) {
@@ -207,8 +223,9 @@ int lfs_run_merge(lfs_engine *e, int kind, uint32_t from, uint32_t count) {
     memmove(list->runs + from + 1, list->runs + from + count, (list->n - from - count) * sizeof *list->runs);
     list->n -= count - 1;
     pthread_rwlock_unlock(&r->lock);
+    if (kind == LFS_IDS) lfs_ids_publish(r, old, count);
     for (uint32_t i = 0; i < count; i++) {
-        lfs_run_close(&old[i]);
+        if (kind != LFS_IDS) lfs_run_close(&old[i]);
         if (old[i].listed) memcpy(r->gone[r->n_gone++], old[i].name, sizeof old[i].name);
         else unlinkat(r->dir, old[i].name, 0);
     }
@@ -228,7 +245,9 @@ static int merge_all(lfs_engine *e) {
 
 /* -- the thread */
 
-static int enough(lfs_runs *r) { return atomic_load(&r->end) - r->begin >= LFS_TAIL_CHUNK; }
+static int enough_postings(const lfs_runs *r) { return atomic_load(&r->end) - r->begin >= LFS_TAIL_CHUNK; }
+
+static int enough(const lfs_runs *r) { return enough_postings(r) || lfs_ids_enough(r); }
 
 /* Build what there is to build now; with a target not beyond it. Returns 0 or an errno. */
 static int build_now(lfs_engine *e) {
@@ -239,12 +258,13 @@ static int build_now(lfs_engine *e) {
         int stand = frozen(r);
         uint64_t until = target ? target : atomic_load_explicit(&e->entries, memory_order_acquire); /* never beyond a target set after this */
         pthread_mutex_unlock(&r->turn);
-        if (stand || (!target && !enough(r))) return 0;
-        for (int kind = 0; kind < LFS_RUN_KINDS; kind++) {
-            int failed = r->list[kind].covered < until ? build(e, kind, until) : 0;
-            if (failed) return failed;
-            if (kind == LFS_POSTINGS && !target) until = r->list[kind].covered;
-        }
+        int postings = target || enough_postings(r), ids = target || lfs_ids_enough(r), failed = 0;
+        if (stand || (!postings && !ids)) return 0;
+        if (ids && r->list[LFS_IDS].covered < until) failed = build(e, LFS_IDS, until);
+        if (postings && !failed && r->list[LFS_POSTINGS].covered < until) failed = build(e, LFS_POSTINGS, until);
+        if (postings && !target) until = r->list[LFS_POSTINGS].covered;
+        if (postings && !failed && r->list[LFS_WORDS].covered < until) failed = build(e, LFS_WORDS, until);
+        if (failed) return failed;
         pthread_mutex_lock(&r->turn);
         if (frozen(r)) pthread_cond_broadcast(&r->done);
         pthread_mutex_unlock(&r->turn);
@@ -277,6 +297,7 @@ static void *build_loop(void *context) {
         pthread_mutex_unlock(&r->turn);
         int failed = build_now(e);
         if (!failed) failed = merge_all(e);
+        lfs_ids_tidy(r);
         account_time(r);
         pthread_mutex_lock(&r->turn);
         if (failed != -1) r->trouble = failed;
@@ -317,7 +338,7 @@ void lfs_runs_wake(lfs_runs *r) {
 
 int lfs_runs_step(lfs_engine *e) {
     lfs_runs *r = &e->runs;
-    if (r->running || atomic_load(&r->end) - r->begin < REPLAY_POSTINGS) return 0;
+    if (r->running || (atomic_load(&r->end) - r->begin < REPLAY_POSTINGS && !lfs_ids_enough(r))) return 0;
     int failed = build_now(e);
     return failed ? failed : merge_all(e);
 }

@@ -14,9 +14,29 @@
 
 #define ROOM (1u << 20)
 #define RECORD_BYTES_MAX 32
+#define FILTER_LINE 64
+#define HUGE_PAGE (2u << 20)
 static const char MAGIC[8] = "lfsrun1\n";
 
 _Static_assert(sizeof(lfs_fence) == 48 && sizeof(lfs_run_footer) == 64, "FORMAT, section 16");
+
+/* Room for a filter: a look touches one line of it, and with huge pages it costs half as much. */
+static uint64_t *filter_room(uint64_t lines) {
+    size_t bytes = lines * FILTER_LINE;
+    void *room = NULL;
+    if (!bytes) return NULL;
+    if (posix_memalign(&room, bytes < HUGE_PAGE ? FILTER_LINE : HUGE_PAGE, bytes)) lfs_grow(NULL, (size_t)-1 / 2);
+    if (bytes >= HUGE_PAGE) madvise(room, bytes, MADV_HUGEPAGE);
+    return room;
+}
+
+static uint64_t check_of(const lfs_fence *fences, uint64_t n, const uint64_t *filter, uint64_t lines) {
+    XXH3_state_t state;
+    XXH3_64bits_reset(&state);
+    XXH3_64bits_update(&state, fences, n * sizeof *fences);
+    if (lines) XXH3_64bits_update(&state, filter, lines * FILTER_LINE);
+    return XXH3_64bits_digest(&state);
+}
 
 /* -- writing */
 
@@ -29,7 +49,7 @@ static uint8_t *put_varint(uint8_t *p, uint64_t value) {
     return p;
 }
 
-int lfs_run_write_begin(lfs_run_writer *w, int dir, const char *name, int kind, uint64_t first, uint64_t end) {
+int lfs_run_write_begin(lfs_run_writer *w, int dir, const char *name, int kind, uint64_t first, uint64_t end, uint64_t records) {
     memset(w, 0, sizeof *w);
     w->fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
     if (w->fd < 0) return errno;
@@ -37,6 +57,9 @@ int lfs_run_write_begin(lfs_run_writer *w, int dir, const char *name, int kind, 
     w->first = first;
     w->end = end;
     w->room = lfs_grow(NULL, ROOM);
+    w->lines = kind == LFS_IDS ? lfs_filter_lines(records) : 0;
+    w->filter = filter_room(w->lines);
+    if (w->lines) memset(w->filter, 0, w->lines * FILTER_LINE);
     return 0;
 }
 
@@ -99,6 +122,7 @@ void lfs_run_write(lfs_run_writer *w, const lfs_record *record) {
     w->index = record->index;
     w->len = record->len;
     w->records++;
+    if (w->lines) lfs_filter_add(lfs_filter_line(w->filter, w->lines, record->key), record->key);
     lfs_past_add(&w->sum, record);
 }
 
@@ -109,18 +133,30 @@ int lfs_run_write_end(lfs_run_writer *w) {
     uint64_t bytes = w->at + w->used, pad = -bytes & 7; /* the fences are read in place */
     put_bytes(w, zeros, pad);
     put_bytes(w, w->fences, w->n_fences * sizeof *w->fences);
+    put_bytes(w, w->filter, w->lines * FILTER_LINE);
     lfs_run_footer footer = {.kind = (uint32_t)w->kind, .block = LFS_RUN_BLOCK, .first = w->first, .end = w->end, .records = w->records, .bytes = bytes,
-                             .fences_check = XXH3_64bits(w->fences, w->n_fences * sizeof *w->fences)};
+                             .fences_check = check_of(w->fences, w->n_fences, w->filter, w->lines)};
     memcpy(footer.magic, MAGIC, sizeof MAGIC);
     footer.check = XXH3_64bits(&footer, offsetof(lfs_run_footer, check));
     put_bytes(w, &footer, sizeof footer);
     if (close(w->fd) && !w->failed) w->failed = errno;
     free(w->room);
     free(w->fences);
+    free(w->filter);
     return w->failed;
 }
 
 /* -- opening */
+
+static int read_all(int fd, void *out, size_t len, uint64_t at) {
+    for (size_t done = 0; done < len;) {
+        ssize_t n = pread(fd, (uint8_t *)out + done, len - done, (off_t)(at + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return -1;
+        done += (size_t)n;
+    }
+    return 0;
+}
 
 static const char *run_form(lfs_run *run) {
     if (run->map_len < sizeof run->is) return "is too short";
@@ -130,9 +166,13 @@ static const char *run_form(lfs_run *run) {
     if (f->check != XXH3_64bits(f, offsetof(lfs_run_footer, check))) return "has a footer that is not what was written";
     run->blocks = (f->records + LFS_RUN_BLOCK - 1) / LFS_RUN_BLOCK;
     uint64_t padded = (f->bytes + 7) & ~7ull;
-    if (f->bytes > run->map_len || padded + run->blocks * sizeof(lfs_fence) + sizeof run->is != run->map_len) return "has the wrong size";
+    uint64_t lines = f->kind == LFS_IDS ? lfs_filter_lines(f->records) : 0, behind = padded + run->blocks * sizeof(lfs_fence);
+    if (f->bytes > run->map_len || f->records > LFS_RUN_RECORDS_MAX || behind + lines * FILTER_LINE + sizeof run->is != run->map_len) return "has the wrong size";
     run->fences = (const lfs_fence *)(run->map + padded);
-    if (f->fences_check != XXH3_64bits(run->fences, run->blocks * sizeof(lfs_fence))) return "has fences that are not what was written";
+    run->lines = lines;
+    run->filter = filter_room(lines);
+    if (read_all(run->fd, run->filter, lines * FILTER_LINE, behind)) return "cannot be read";
+    if (f->fences_check != check_of(run->fences, run->blocks, run->filter, lines)) return "has fences or a filter that are not what was written";
     return NULL;
 }
 
@@ -153,7 +193,9 @@ const char *lfs_run_open(lfs_run *run, int dir, const char *name) {
 void lfs_run_close(lfs_run *run) {
     if (run->map) munmap((void *)run->map, run->map_len);
     if (run->fd >= 0) close(run->fd);
+    free(run->filter);
     run->map = NULL;
+    run->filter = NULL;
     run->fd = -1;
 }
 
@@ -211,8 +253,20 @@ static int begins_before(const lfs_fence *f, uint64_t key, int by, uint64_t valu
     return by == LFS_BY_RANK ? f->count <= value : by == LFS_BY_LOG ? f->log <= value : f->index <= value;
 }
 
+/* Keys of ids are spread evenly, so the place of one follows from itself, nearly: bounds for the first block that begins behind it. */
+static void narrow(const lfs_run *run, uint64_t key, uint64_t *low, uint64_t *high) {
+    uint64_t guess = (uint64_t)((unsigned __int128)key * run->blocks >> 64);
+    uint64_t step = 4;
+    *high = guess;
+    while (*high < run->blocks && run->fences[*high].key <= key) *high = run->blocks - *high < step ? run->blocks : *high + step, step *= 4;
+    step = 4;
+    *low = guess;
+    while (*low && run->fences[*low - 1].key >= key) *low = *low < step ? 0 : *low - step, step *= 4;
+}
+
 int lfs_run_seek(lfs_run_cursor *c, const lfs_run *run, uint64_t key, int by, uint64_t value, lfs_past *sum) {
     uint64_t low = 0, high = run->blocks;
+    if (run->lines) narrow(run, key, &low, &high);
     while (low < high) { /* the first block that does not */
         uint64_t middle = (low + high) / 2;
         if (begins_before(&run->fences[middle], key, by, value)) low = middle + 1;

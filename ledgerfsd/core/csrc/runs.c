@@ -15,6 +15,7 @@ void lfs_runs_init(lfs_runs *r, uint32_t accounts_max) {
     pthread_cond_init(&r->done, NULL);
     r->dir = -1;
     r->accounts_max = accounts_max;
+    r->ids_run = LFS_IDS_RUN;
     r->heads = mmap(NULL, (size_t)accounts_max * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (r->heads == MAP_FAILED) lfs_grow(NULL, (size_t)-1 / 2);
     for (int kind = 0; kind < LFS_RUN_KINDS; kind++) { /* nothing moves: who merges looks at it without the lock */
@@ -29,6 +30,7 @@ void lfs_runs_free(lfs_runs *r) {
         free(r->list[kind].runs);
     }
     for (uint32_t i = 0; i < LFS_TAIL_CHUNKS; i++) free(r->chunks[i]);
+    lfs_ids_free(r);
     munmap(r->heads, (size_t)r->accounts_max * 8);
     if (r->dir >= 0) close(r->dir);
 }
@@ -115,7 +117,12 @@ int lfs_runs_list(lfs_engine *e, const uint8_t *bytes, size_t len) {
     return 0;
 }
 
-int lfs_runs_load(lfs_engine *e, const uint8_t *bytes, size_t len) { return lfs_runs_list(e, bytes, len) ? -1 : sweep(e); }
+int lfs_runs_load(lfs_engine *e, const uint8_t *bytes, size_t len) {
+    if (lfs_runs_list(e, bytes, len)) return -1;
+    lfs_ids_tail_begin(&e->runs, e->counts.entries);
+    lfs_ids_publish(&e->runs, NULL, 0);
+    return sweep(e);
+}
 
 /* The files that are listed now, durable. (Called while nothing is built: see lfs_runs_flush.) */
 int lfs_runs_sync(lfs_engine *e) {
@@ -154,7 +161,7 @@ void lfs_tail_add(lfs_runs *r, uint32_t ordinal, uint32_t index, uint32_t len, u
 
 /* Is there more than memory should be spent on, because the disk takes nothing? */
 int lfs_tail_full(const lfs_runs *r) {
-    uint64_t n = r->end - r->begin;
+    uint64_t postings = r->end - r->begin, ids = r->id_end - r->id_begin, n = postings > ids ? postings : ids;
     return (r->trouble && n > LFS_TAIL_MAX) || n > (uint64_t)LFS_TAIL_CHUNK * (LFS_TAIL_CHUNKS / 2);
 }
 

@@ -16,9 +16,13 @@
 #define LFS_RUN_RECORDS_MAX (64ull << 20)
 #define LFS_TAIL_CHUNK 65536u
 #define LFS_TAIL_CHUNKS 4096u
-#define LFS_TAIL_MAX (4u << 20) /* postings (64 MiB) that are kept while no run can be written */
+#define LFS_TAIL_MAX (4u << 20) /* postings (64 MiB), or ids, that are kept while no run can be written */
+#define LFS_IDS_RECENT 1500000u /* ids in a table, of which there are two: 16 MiB each */
+#define LFS_IDS_RUN (1u << 20) /* entries of which a run of ids is made, when no save asks for it before */
+#define LFS_FILTER_BITS 12 /* for each record */
+#define LFS_FILTER_PROBES 6
 
-enum lfs_run_kind { LFS_POSTINGS, LFS_WORDS, LFS_RUN_KINDS };
+enum lfs_run_kind { LFS_POSTINGS, LFS_WORDS, LFS_IDS, LFS_RUN_KINDS };
 /* What an entry states of an account: its status (when it states nothing else), debits and credits, what is held. */
 enum lfs_facet { LFS_STATUS, LFS_TOTALS, LFS_HELD, LFS_FACETS };
 
@@ -41,6 +45,7 @@ typedef struct {
     size_t map_len;
     const lfs_fence *fences;
     uint64_t blocks;
+    uint64_t *filter, lines; /* of ids; a copy in memory, because every intent looks at it */
 } lfs_run;
 
 typedef struct {
@@ -50,6 +55,7 @@ typedef struct {
     size_t used, block_at;
     lfs_fence *fences;
     uint64_t n_fences, fences_size;
+    uint64_t *filter, lines;
     uint64_t key;
     uint32_t index, len;
     lfs_past sum;
@@ -68,7 +74,8 @@ enum lfs_run_by { LFS_BY_RANK, LFS_BY_LOG, LFS_BY_INDEX };
 int lfs_write_all(int fd, const uint8_t *bytes, size_t len, uint64_t at); /* store.c */
 
 /* run_file.c: one file. What reads returns -1 for damage. */
-int lfs_run_write_begin(lfs_run_writer *w, int dir, const char *name, int kind, uint64_t first, uint64_t end);
+/* records: so many will come. */
+int lfs_run_write_begin(lfs_run_writer *w, int dir, const char *name, int kind, uint64_t first, uint64_t end, uint64_t records);
 void lfs_run_write(lfs_run_writer *w, const lfs_record *record);
 /* Returns 0 or an errno; the file is complete, not synced, and closed. */
 int lfs_run_write_end(lfs_run_writer *w);
@@ -85,11 +92,39 @@ int lfs_run_seek(lfs_run_cursor *c, const lfs_run *run, uint64_t key, int by, ui
 const lfs_record *lfs_run_record(lfs_run_cursor *c, int *damaged);
 static inline void lfs_run_next(lfs_run_cursor *c) { c->at++; }
 
+/* The filter of a run of ids: a line of 64 bytes holds the bits of the keys that fall into it. Lines follow each other as keys do. */
+static inline uint64_t lfs_filter_lines(uint64_t records) { return (records * LFS_FILTER_BITS + 511) / 512; }
+
+static inline uint64_t *lfs_filter_line(uint64_t *filter, uint64_t lines, uint64_t key) {
+    return filter + 8 * (uint64_t)((unsigned __int128)key * lines >> 64);
+}
+
+static inline void lfs_filter_add(uint64_t *line, uint64_t key) {
+    uint64_t bits = key * 0x9e3779b97f4a7c15ull;
+    for (int i = 0; i < LFS_FILTER_PROBES; i++, bits >>= 9) line[bits >> 6 & 7] |= 1ull << (bits & 63);
+}
+
+static inline int lfs_filter_has(uint64_t *filter, uint64_t lines, uint64_t key) {
+    const uint64_t *line = lfs_filter_line(filter, lines, key);
+    uint64_t bits = key * 0x9e3779b97f4a7c15ull;
+    for (int i = 0; i < LFS_FILTER_PROBES; i++, bits >>= 9)
+        if (!(line[bits >> 6 & 7] >> (bits & 63) & 1)) return 0;
+    return 1;
+}
+
 typedef struct {
     lfs_run *runs;
     uint32_t n;
     uint64_t covered; /* entries: all before are in the runs */
 } lfs_run_list;
+
+typedef struct lfs_id_view { /* the runs of ids as they were at one time */
+    struct lfs_id_view *next;
+    lfs_run *closing; /* what the next one does not show */
+    uint32_t n_closing, n;
+    uint64_t covered;
+    lfs_run runs[];
+} lfs_id_view;
 
 typedef struct {
     uint32_t ordinal, index, back; /* back: so many postings before stands the account's previous one; 0: none is left */
@@ -97,7 +132,7 @@ typedef struct {
     uint8_t states;
 } lfs_tail_posting;
 
-typedef struct {
+typedef struct lfs_runs {
     pthread_rwlock_t lock;
     int dir;
     lfs_run_list list[LFS_RUN_KINDS]; /* changed by whoever builds; read under lock */
@@ -106,6 +141,13 @@ typedef struct {
     _Atomic uint64_t begin, end;
     uint64_t *heads; /* per account: position of its newest posting + 1 */
     uint32_t accounts_max;
+    /* Ids (ids.c). Tags of the entries id_begin..id_end, 0 for none, are in no run. */
+    uint64_t *id_chunks[LFS_TAIL_CHUNKS];
+    _Atomic uint64_t id_begin, id_end;
+    uint64_t ids_run; /* of so many entries a run is made */
+    lfs_id_view *oldest;            /* whoever builds */
+    lfs_id_view *_Atomic newest;    /* whoever builds changes it */
+    const lfs_id_view *_Atomic held; /* T1 says at which it looks */
     _Atomic int damaged; /* a block was not what was written: what is listed is not saved any more */
     /* Under `turn`. */
     pthread_mutex_t turn;
@@ -119,6 +161,18 @@ typedef struct {
 } lfs_runs;
 
 struct lfs_engine;
+/* ids.c */
+/* The list of runs of ids has changed; these are not in it any more, and are closed when T1 looks at them no more. */
+void lfs_ids_publish(lfs_runs *r, const lfs_run *closing, uint32_t n_closing);
+void lfs_ids_tidy(lfs_runs *r);
+void lfs_ids_free(lfs_runs *r);
+void lfs_ids_tail_begin(lfs_runs *r, uint64_t entries);
+void lfs_ids_tail_add(lfs_runs *r, const uint64_t *tags, uint32_t n);
+void lfs_ids_tail_forget(lfs_runs *r, uint64_t begin);
+/* Records of the entries from the beginning of the tail up to *end, which comes down when they are more than `most`. */
+uint64_t lfs_ids_gather(lfs_runs *r, uint64_t *end, lfs_record *out, uint64_t most);
+int lfs_ids_enough(const lfs_runs *r);
+
 /* runs.c */
 void lfs_runs_init(lfs_runs *r, uint32_t accounts_max);
 void lfs_runs_free(lfs_runs *r);

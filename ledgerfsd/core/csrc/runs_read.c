@@ -270,9 +270,15 @@ void lfs_read_indexes(lfs_engine *e, lfs_index_counts *out) {
     for (int kind = 0; kind < LFS_RUN_KINDS; kind++)
         for (uint32_t i = 0; i < r->list[kind].n; i++) {
             out->bytes += r->list[kind].runs[i].map_len;
+            if (kind == LFS_IDS) {
+                out->ids += r->list[kind].runs[i].is.records;
+                out->id_bytes += r->list[kind].runs[i].map_len;
+                out->id_memory += r->list[kind].runs[i].lines * 64;
+            }
             if (kind == LFS_POSTINGS) out->postings += r->list[kind].runs[i].is.records, out->posting_bytes += r->list[kind].runs[i].map_len;
         }
-    out->files = r->list[LFS_POSTINGS].n + r->list[LFS_WORDS].n;
+    for (int kind = 0; kind < LFS_RUN_KINDS; kind++) out->files += r->list[kind].n;
+    out->id_memory += (8ull << e->ledger.ids.bits) + (e->ledger.ids_before.slots ? 8ull << e->ledger.ids_before.bits : 0) + 8 * (r->id_end - r->id_begin);
     out->unindexed = r->end - r->begin;
     out->covered = r->list[LFS_POSTINGS].covered;
     pthread_rwlock_unlock(&r->lock);

@@ -48,8 +48,8 @@ static uint8_t *copy_tables(const lfs_ledger *l, uint64_t *bytes, uint64_t at[4]
 }
 
 static int sync_projections(lfs_engine *e) {
-    lfs_dense *files[] = {&e->offsets, &e->ids, &e->transactions, &e->blocks};
-    for (int i = 0; i < 4; i++)
+    lfs_dense *files[] = {&e->offsets, &e->transactions, &e->blocks};
+    for (int i = 0; i < 3; i++)
         if (fdatasync(files[i]->fd)) return lfs_fail_api(e, "cannot sync runs/%s: %s", files[i]->name, strerror(errno));
     for (int i = 0; i < LFS_LEVELS; i++)
         if (e->hashes[i].fd > 0 && fdatasync(e->hashes[i].fd))
@@ -198,17 +198,7 @@ int lfs_load_done(lfs_engine *e) {
         if (!info->name_len || info->name_len > 64 || info->currency >= l->n_currencies) return lfs_fail_api(e, "account %u was not saved", i);
         lfs_table_load(&l->names, lfs_tag(l, info->name, info->name_len), i);
     }
-    uint64_t entries = e->counts.entries;
-    lfs_table_reserve(&l->ids, entries);
-    for (uint64_t i = 0; i < entries; i++) {
-        uint32_t tag, ahead;
-        memcpy(&tag, e->ids.map + i * 4, 4);
-        if (i + 16 < entries) {
-            memcpy(&ahead, e->ids.map + (i + 16) * 4, 4);
-            __builtin_prefetch(lfs_table_slot(&l->ids, ahead), 1);
-        }
-        if (tag) lfs_table_load(&l->ids, tag, (uint32_t)i);
-    }
+    l->ids_from = l->ids_before_from = e->counts.entries; /* all before are in runs */
     memcpy(e->published, l->state, l->n_accounts * sizeof *e->published);
     return 0;
 }

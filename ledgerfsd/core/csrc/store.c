@@ -75,11 +75,11 @@ int lfs_dense_append(lfs_engine *e, lfs_dense *d, const void *bytes, uint64_t le
     return 0;
 }
 
-/* What the mark says of runs/: one bad bit there would hide an id, and the intent would be committed a second time. */
+/* What the mark says of runs/: with one bad bit there an id would be looked for in another entry, and the intent be committed a second time. */
 uint64_t lfs_runs_digest(lfs_engine *e) {
-    const lfs_dense *files[] = {&e->offsets, &e->ids, &e->transactions, &e->blocks};
-    uint64_t digests[4];
-    for (int i = 0; i < 4; i++) digests[i] = XXH3_64bits_digest(files[i]->digest);
+    const lfs_dense *files[] = {&e->offsets, &e->transactions, &e->blocks};
+    uint64_t digests[3];
+    for (int i = 0; i < 3; i++) digests[i] = XXH3_64bits_digest(files[i]->digest);
     return XXH3_64bits(digests, sizeof digests);
 }
 
@@ -207,7 +207,7 @@ void lfs_rooms(lfs_engine *e, uint32_t entries) {
 }
 
 int lfs_project_reserve(lfs_engine *e, uint64_t entries, uint64_t txs) {
-    if (lfs_dense_reserve(e, &e->offsets, entries * 8) || lfs_dense_reserve(e, &e->ids, entries * 4) ||
+    if (lfs_dense_reserve(e, &e->offsets, entries * 8) ||
         lfs_dense_reserve(e, &e->transactions, txs * 8) || lfs_dense_reserve(e, &e->blocks, 8)) return -1;
     for (int level = 0; level < LFS_LEVELS; level++)
         if (e->hashes[level].fd > 0 && lfs_dense_reserve(e, &e->hashes[level], ((entries >> (8 * level)) + 1) * 32)) return -1;
@@ -244,7 +244,6 @@ static void dense_cut(lfs_dense *d, uint64_t size) {
 /* Take back what lfs_project has written of a batch that is withdrawn. Best effort: the next start cuts the files to what it replays. */
 void lfs_project_undo(lfs_engine *e, const lfs_batch *batch) {
     dense_cut(&e->offsets, batch->first * 8);
-    dense_cut(&e->ids, batch->first * 4);
     dense_cut(&e->transactions, e->counts.transactions * 8);
     dense_cut(&e->blocks, e->counts.blocks * 8);
     for (int level = 0; level < LFS_LEVELS; level++) dense_cut(&e->hashes[level], (batch->first >> (8 * level)) * 32);
@@ -253,7 +252,6 @@ void lfs_project_undo(lfs_engine *e, const lfs_batch *batch) {
 int lfs_project(lfs_engine *e, const lfs_batch *batch) {
     uint64_t seal = batch->first + batch->n - 1;
     if (project_hashes(e, batch) || lfs_dense_append(e, &e->offsets, batch->offsets, batch->n * 8ull) ||
-        lfs_dense_append(e, &e->ids, batch->tags, batch->n * 4ull) ||
         lfs_dense_append(e, &e->transactions, batch->txs, batch->n_txs * 8ull) || lfs_dense_append(e, &e->blocks, &seal, 8))
         return -1;
     return 0;

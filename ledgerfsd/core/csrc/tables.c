@@ -32,18 +32,22 @@ static void *big_zeroed(size_t bytes) {
 
 uint64_t lfs_hash(const lfs_ledger *l, const uint8_t *bytes, size_t len) { return XXH3_64bits_withSeed(bytes, len, l->seed); }
 
-static inline uint32_t tag_of(uint64_t hash) { return (uint32_t)hash ? (uint32_t)hash : 1; }
+/* What of a hash stands in a slot, and is never 0. */
+static inline uint32_t half_of(uint64_t hash) { return (uint32_t)hash ? (uint32_t)hash : 1; }
 
-uint32_t lfs_tag(const lfs_ledger *l, const uint8_t *bytes, size_t len) { return tag_of(lfs_hash(l, bytes, len)); }
+uint64_t lfs_tag(const lfs_ledger *l, const uint8_t *bytes, size_t len) {
+    uint64_t hash = lfs_hash(l, bytes, len);
+    return hash ? hash : 1;
+}
 
-uint64_t *lfs_table_slot(const lfs_table *t, uint32_t tag) { return &t->slots[tag >> (32 - t->bits)]; }
+uint64_t *lfs_table_slot(const lfs_table *t, uint32_t half) { return &t->slots[half >> (32 - t->bits)]; }
 
 uint64_t *lfs_table_next(const lfs_table *t, uint64_t *slot) {
     return ++slot == t->slots + ((size_t)1 << t->bits) ? t->slots : slot;
 }
 
-static uint64_t *free_slot(const lfs_table *t, uint32_t tag) {
-    uint64_t *slot = lfs_table_slot(t, tag);
+static uint64_t *free_slot(const lfs_table *t, uint32_t half) {
+    uint64_t *slot = lfs_table_slot(t, half);
     while (*slot) slot = lfs_table_next(t, slot);
     return slot;
 }
@@ -63,15 +67,22 @@ void lfs_table_reserve(lfs_table *t, uint64_t more) {
     munmap(old.slots, size * sizeof(uint64_t));
 }
 
-void lfs_table_load(lfs_table *t, uint32_t tag, uint32_t value) {
-    *free_slot(t, tag) = (uint64_t)tag << 32 | (value + 1);
+void lfs_table_free(lfs_table *t) {
+    if (t->slots) munmap(t->slots, sizeof(uint64_t) << t->bits);
+    memset(t, 0, sizeof *t);
+}
+
+void lfs_table_load(lfs_table *t, uint64_t tag, uint32_t value) {
+    uint32_t half = half_of(tag);
+    *free_slot(t, half) = (uint64_t)half << 32 | (value + 1);
     t->used++;
 }
 
-void lfs_table_insert(lfs_ledger *l, lfs_table *t, uint32_t tag, uint32_t value) {
-    uint64_t *slot = free_slot(t, tag);
+void lfs_table_insert(lfs_ledger *l, lfs_table *t, uint64_t tag, uint32_t value) {
+    uint32_t half = half_of(tag);
+    uint64_t *slot = free_slot(t, half);
     /* Readers may be looking names up: the account is there before its slot is. */
-    __atomic_store_n(slot, (uint64_t)tag << 32 | (value + 1), __ATOMIC_RELEASE);
+    __atomic_store_n(slot, (uint64_t)half << 32 | (value + 1), __ATOMIC_RELEASE);
     t->used++;
     lfs_undo *undo = lfs_undo_push(l, U_SLOT, 0);
     if (undo) {
@@ -81,10 +92,10 @@ void lfs_table_insert(lfs_ledger *l, lfs_table *t, uint32_t tag, uint32_t value)
 }
 
 uint32_t lfs_name_find(const lfs_ledger *l, uint64_t hash, const uint8_t *name, size_t len) {
-    uint32_t tag = tag_of(hash);
-    uint64_t *slot = lfs_table_slot(&l->names, tag), found;
+    uint32_t half = half_of(hash);
+    uint64_t *slot = lfs_table_slot(&l->names, half), found;
     for (; (found = __atomic_load_n(slot, __ATOMIC_ACQUIRE)); slot = lfs_table_next(&l->names, slot)) {
-        if ((uint32_t)(found >> 32) != tag) continue;
+        if ((uint32_t)(found >> 32) != half) continue;
         uint32_t ordinal = (uint32_t)found - 1;
         const lfs_info *info = &l->info[ordinal];
         if (info->name_len == len && memcmp(info->name, name, len) == 0) return ordinal;
@@ -92,16 +103,23 @@ uint32_t lfs_name_find(const lfs_ledger *l, uint64_t hash, const uint8_t *name, 
     return LFS_NONE;
 }
 
-int64_t lfs_id_find(const lfs_ledger *l, uint64_t hash, const uint8_t *id, size_t len) {
-    uint32_t tag = tag_of(hash);
-    for (uint64_t *slot = lfs_table_slot(&l->ids, tag); *slot; slot = lfs_table_next(&l->ids, slot)) {
-        if ((uint32_t)(*slot >> 32) != tag) continue;
+static int64_t find_in(const lfs_ledger *l, const lfs_table *t, uint64_t hash, const uint8_t *id, size_t len) {
+    uint32_t half = half_of(hash);
+    for (uint64_t *slot = lfs_table_slot(t, half); *slot; slot = lfs_table_next(t, slot)) {
+        if ((uint32_t)(*slot >> 32) != half) continue;
         uint32_t index = (uint32_t)*slot - 1, entry_len;
         const uint8_t *bytes = l->reader(l->reader_context, index, &entry_len);
         lfs_text found = lfs_entry_id(bytes, entry_len);
         if (found.len == len && memcmp(found.p, id, len) == 0) return index;
     }
     return -1;
+}
+
+int64_t lfs_id_find(lfs_ledger *l, uint64_t hash, const uint8_t *id, size_t len) {
+    int64_t found = find_in(l, &l->ids, hash, id, len);
+    if (found < 0 && l->ids_before.used) found = find_in(l, &l->ids_before, hash, id, len);
+    if (found < 0 && l->n_older) found = lfs_ids_older(l, hash, id, len);
+    return found;
 }
 
 /* -- holds */
@@ -249,8 +267,9 @@ void lfs_ledger_init(lfs_ledger *l, uint32_t accounts_max) {
 void lfs_ledger_free(lfs_ledger *l) {
     munmap(l->info, (size_t)l->accounts_max * sizeof *l->info);
     munmap(l->state, (size_t)l->accounts_max * sizeof *l->state);
-    munmap(l->names.slots, sizeof(uint64_t) << l->names.bits);
-    munmap(l->ids.slots, sizeof(uint64_t) << l->ids.bits);
+    lfs_table_free(&l->names);
+    lfs_table_free(&l->ids);
+    lfs_table_free(&l->ids_before);
     free(l->holds);
     free(l->reversed);
     free(l->due);
@@ -261,7 +280,8 @@ void lfs_ledger_free(lfs_ledger *l) {
 }
 
 void lfs_ledger_reserve(lfs_ledger *l, uint32_t intents) {
-    lfs_table_reserve(&l->ids, 3ull * intents);
+    lfs_ids_settle(l);
+    lfs_table_reserve(&l->ids, 3ull * intents + l->n_due); /* what is due expires with the next intent */
     lfs_table_reserve(&l->names, 2ull * intents);
     holds_reserve(l, intents);
     reversed_reserve(l, intents);

@@ -152,10 +152,10 @@ static int open_journal(lfs_verify *v) {
 }
 
 static void open_projections(lfs_verify *v) {
-    static const char *const names[] = {"runs/offsets", "runs/ids", "runs/transactions", "runs/blocks", "hashes/0", "hashes/1", "hashes/2", "hashes/3"};
-    static const uint32_t item_bytes[] = {8, 4, 8, 8, 32, 32, 32, 32};
+    static const char *const names[] = {"runs/offsets", "runs/transactions", "runs/blocks", "hashes/0", "hashes/1", "hashes/2", "hashes/3"};
+    static const uint32_t item_bytes[] = {8, 8, 8, 32, 32, 32, 32};
     const lfs_verify_task *task = &v->task;
-    const uint64_t items[] = {task->mark_entries, task->mark_entries, task->mark_transactions, task->mark_blocks, task->mark_entries,
+    const uint64_t items[] = {task->mark_entries, task->mark_transactions, task->mark_blocks, task->mark_entries,
                               task->mark_entries >> 8, task->mark_entries >> 16, task->mark_entries >> 24};
     char path[PATH_MAX + 32];
     for (unsigned i = 0; i < LFS_V_FILES; i++) {

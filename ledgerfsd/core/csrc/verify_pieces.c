@@ -195,12 +195,10 @@ static void hash_leaves(lfs_verify *v, lfs_piece *piece) {
 
 static void compare_piece(lfs_verify *v, lfs_piece *piece) {
     uint64_t *offsets = (uint64_t *)piece->scratch, first = piece->first;
-    uint32_t n = piece->good, *tags = (uint32_t *)piece->scratch;
+    uint32_t n = piece->good;
     uint8_t *room = piece->scratch + 16ull * piece->entries_size;
     for (uint32_t i = 0; i < n; i++) offsets[i] = piece->offset + piece->start[i];
     lfs_projection_compare(v, LFS_V_OFFSETS, first, n, piece->scratch, room);
-    for (uint32_t i = 0; i < n; i++) tags[i] = piece->seen[i].tag;
-    lfs_projection_compare(v, LFS_V_IDS, first, n, piece->scratch, room);
     uint32_t known = first < v->task.trusted ? (uint32_t)(v->task.trusted - first < n ? v->task.trusted - first : n) : 0;
     if (known < n) lfs_projection_compare(v, LFS_V_HASHES, first + known, n - known, piece->leaves + 32ull * known, piece->scratch);
 }

@@ -159,6 +159,7 @@ static void index_group(lfs_engine *e, const lfs_group *g) {
         const uint8_t *at = g->bytes + g->start[index - g->first_index];
         lfs_tail_add(&e->runs, ordinal, (uint32_t)index, (uint32_t)at[0] << 8 | at[1], updates[i].states);
     }
+    lfs_ids_tail_add(&e->runs, g->tag, g->entries + 1);
     lfs_runs_wake(&e->runs);
 }
 
@@ -182,7 +183,7 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
     }
     /* Durable. If we stop here: the next start finds the batch and projects it. */
     for (uint32_t i = 0; i < n; i++) e->offset_room[i] = e->stream_end + g->start[i];
-    lfs_batch batch = {g->first_index, n, e->offset_room, g->tag, e->leaf_room, g->txs, g->n_txs, e->tile_room, e->n_tiles};
+    lfs_batch batch = {g->first_index, n, e->offset_room, e->leaf_room, g->txs, g->n_txs, e->tile_room, e->n_tiles};
     if (lfs_project(e, &batch)) {
         snprintf(why, 256, "runs/ or hashes/ cannot be written: %s", strerror(errno));
         withdraw(e, g); /* it cannot be read, so it is refused: then it must not come back either */

@@ -7,22 +7,31 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Final, NamedTuple
 
 import xxhash
 
 MAGIC: Final = b"lfsrun1\n"
 BLOCK: Final = 128
+KINDS: Final = ("postings", "words", "ids")
 POSTINGS: Final = 0
 WORDS: Final = 1
+IDS: Final = 2
+LINE_BITS: Final = 512  # of a filter
+BITS_PER_RECORD: Final = 12
+PROBES: Final = 6
+ODD: Final = 0x9E37_79B9_7F4A_7C15
+LISTED: Final = struct.Struct("<QQ")  # for each kind, before the names
+NAME_BYTES: Final = 48
 FENCE: Final = struct.Struct("<QQQII3II")
 FOOTER: Final = struct.Struct("<8sIIQQQQQQ")
 
 
 class Record(NamedTuple):
-    """One line of an index. In ``words``: length and states are 0."""
+    """One line of an index. In ``words`` and ``ids``: length and states are 0."""
 
     key: int
     entry: int
@@ -101,9 +110,46 @@ def write(kind: int, first: int, end: int, records: Iterable[Record]) -> bytes:
         check = xxhash.xxh3_64_intdigest(bytes(block)) & 0xFFFF_FFFF
         fences += FENCE.pack(head.key, len(blocks), *state, check)
         blocks += block
+    if kind == IDS:
+        fences += filter_of([record.key for record in ordered])
     footer = FOOTER.pack(MAGIC, kind, BLOCK, first, end, len(ordered), len(blocks), xxhash.xxh3_64_intdigest(fences), 0)
     footer = footer[:-8] + struct.pack("<Q", xxhash.xxh3_64_intdigest(footer[:-8]))
     return bytes(blocks + bytes(-len(blocks) % 8) + fences) + footer
+
+
+def filter_lines(records: int) -> int:
+    """How many lines the filter of so many records has."""
+    return -(-records * BITS_PER_RECORD // LINE_BITS)
+
+
+def filter_bits(key: int, lines: int) -> list[int]:
+    """The bits of a key in a filter: all in one line."""
+    line, bits = key * lines >> 64, key * ODD
+    return [line * LINE_BITS + (bits >> 9 * probe & LINE_BITS - 1) for probe in range(PROBES)]
+
+
+def filter_of(keys: Sequence[int]) -> bytes:
+    """The filter of a run of ids."""
+    lines = filter_lines(len(keys))
+    out = bytearray(lines * LINE_BITS // 8)
+    for key in keys:
+        for bit in filter_bits(key, lines):
+            out[bit >> 3] |= 1 << (bit & 7)
+    return bytes(out)
+
+
+def listed(table: bytes, kind: int) -> list[str]:
+    """The names of the runs of a kind in the table ``indexes`` of LMDB, oldest first. Raises ValueError."""
+    at, names = 0, list[str]()
+    for _ in range(kind + 1):
+        if len(table) < at + LISTED.size:
+            raise ValueError("the list is cut short")
+        _, count = LISTED.unpack_from(table, at)
+        at += LISTED.size
+        pieces = [table[at + NAME_BYTES * number :][:NAME_BYTES] for number in range(count)]
+        names = [piece.rstrip(b"\0").decode("ascii", "replace") for piece in pieces]
+        at += NAME_BYTES * count
+    return names
 
 
 def _encode(kind: int, first: int, record: Record, before: Record | None) -> bytes:
@@ -120,7 +166,7 @@ def _encode(kind: int, first: int, record: Record, before: Record | None) -> byt
 class Run:
     """A run that was read. Raises ValueError for bytes that are not one."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | mmap) -> None:
         if len(data) < FOOTER.size:
             raise ValueError("too short")
         footer = FOOTER.unpack(data[-FOOTER.size :])
@@ -128,10 +174,13 @@ class Run:
         if magic != MAGIC or block != BLOCK or check != xxhash.xxh3_64_intdigest(data[-FOOTER.size : -8]):
             raise ValueError("not a run")
         begin, count = -(-self.size // 8) * 8, -(-self.records // BLOCK)
-        fences = data[begin : -FOOTER.size]
-        if len(fences) != count * FENCE.size or fences_check != xxhash.xxh3_64_intdigest(fences):
+        fences, lines = data[begin : -FOOTER.size], filter_lines(self.records) if self.kind == IDS else 0
+        if len(fences) != count * FENCE.size + lines * LINE_BITS // 8 or fences_check != xxhash.xxh3_64_intdigest(
+            fences
+        ):
             raise ValueError("its fences are not what was written")
         self._data = data
+        fences, self.filter = fences[: count * FENCE.size], fences[count * FENCE.size :]
         self.fences = [
             Fence(key, offset, log, entry, count, (status, totals, held), check)
             for key, offset, log, entry, count, status, totals, held, check in FENCE.iter_unpack(fences)
@@ -159,6 +208,11 @@ class Run:
     def __iter__(self) -> Iterator[Record]:
         for number in range(len(self.fences)):
             yield from self.block(number)
+
+    def may_have(self, key: int) -> bool:
+        """Whether the filter lets a key pass: always when there is a record of it."""
+        bits = filter_bits(key, len(self.filter) * 8 // LINE_BITS) if self.filter else [0]
+        return bool(self.filter) and all(self.filter[bit >> 3] >> (bit & 7) & 1 for bit in bits)
 
     def before(self, key: int, bound: int) -> Past:
         """What the records of a key with an entry below ``bound`` come to: the fence, and one block."""
