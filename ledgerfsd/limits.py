@@ -25,7 +25,7 @@ BUNDLE_ENTRIES: Final = 256
 SEGMENT_BYTES: Final = 64 * MIB
 SEGMENT_BYTES_MIN: Final = 1 * MIB
 ACCOUNTS_MAX: Final = 16 * 1024 * 1024  # address space is reserved for so many (6 GiB of it, touched as used)
-ENTRIES_MAX: Final = 2**32 - 2  # the id table holds 32-bit indexes
+ENTRIES_MAX: Final = 2**32 - 2  # tables and runs hold 32-bit indexes
 
 INFLIGHT_BYTES_MAX: Final = 256 * MIB  # intents accepted but not yet answered; above it close() waits
 WAIT_SECONDS_MAX: Final = 30  # how long close() waits for room before it answers EBUSY

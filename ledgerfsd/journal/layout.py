@@ -63,7 +63,7 @@ class Layout:
 
     @property
     def indexes(self) -> Path:
-        """Projection: postings by account, entries by reference and tag."""
+        """Projection: postings by account, entries by reference, tag and id."""
         return self.root / "indexes"
 
     @property

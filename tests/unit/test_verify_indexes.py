@@ -12,7 +12,7 @@ import pytest
 import xxhash
 
 from ledgerfsd.core.pure import runs
-from ledgerfsd.core.pure.runs import FENCE, FOOTER, POSTINGS, WORDS, Record, Run
+from ledgerfsd.core.pure.runs import FENCE, FOOTER, IDS, KINDS, POSTINGS, WORDS, Record, Run
 from ledgerfsd.core.pure.sums import record_hash
 from ledgerfsd.core.verifier import record_hash as core_record_hash
 from ledgerfsd.journal.fsck import Finding
@@ -59,7 +59,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Layout:
         store.engine.completions()
         store.projector.save_now()
     store.close()
-    assert [len(list(layout.indexes.glob(f"{kind}-*"))) for kind in ("postings", "words")] == [SAVES, SAVES]
+    assert [len(list(layout.indexes.glob(f"{kind}-*"))) for kind in KINDS] == [SAVES] * 3
     assert verify(layout, anchors=[])[0] == []
     return layout
 
@@ -141,7 +141,7 @@ def test_a_record(good: Layout, change: Change) -> None:
     chance = random.Random(change.__name__)
     for path in files(good):
         run = Run(path.read_bytes())
-        if run.kind == WORDS and change is other_length:
+        if run.kind != POSTINGS and change is other_length:
             continue  # its records have none
         for _ in range(6):
             records = list(run)
@@ -182,15 +182,28 @@ def test_a_fence(good: Layout, field: str) -> None:
         data = path.read_bytes()
         run = Run(data)
         footer = FOOTER.unpack(data[-FOOTER.size :])
-        size = len(run.fences) * FENCE.size
-        fences = data[-FOOTER.size - size : -FOOTER.size]
+        size, behind = len(run.fences) * FENCE.size, FOOTER.size + len(run.filter)
+        fences = data[-behind - size : -behind]
         for at in {0, len(run.fences) // 2, len(run.fences) - 1}:
             values = list(FENCE.unpack_from(fences, at * FENCE.size))
             values[place] ^= 1
             changed = fences[: at * FENCE.size] + FENCE.pack(*values) + fences[(at + 1) * FENCE.size :]
-            found = written(good, path, framed(data, changed, footer))
+            found = written(good, path, framed(data, changed + run.filter, footer))
             assert found.file == f"indexes/{path.name}"
             assert found.entry in range(run.first - 1, run.end + 1)
+
+
+def test_a_filter(good: Layout) -> None:
+    """A bit that is missing would hide an id, one too many only costs time: both are found."""
+    chance = random.Random(3)
+    for path in files(good):
+        data = path.read_bytes()
+        run = Run(data)
+        for _ in range(10 if run.kind == IDS else 0):
+            behind = bytearray(data[-FOOTER.size - len(run.fences) * FENCE.size - len(run.filter) : -FOOTER.size])
+            behind[len(run.fences) * FENCE.size + chance.randrange(len(run.filter))] ^= 1 << chance.randrange(8)
+            found = written(good, path, framed(data, bytes(behind), FOOTER.unpack(data[-FOOTER.size :])))
+            assert (found.file, found.what) == (f"indexes/{path.name}", "its filter is not that of its records")
 
 
 @pytest.mark.parametrize("field", FOOTER_FIELDS)
@@ -258,7 +271,7 @@ def dumped(kinds: list[tuple[int, list[bytes]]]) -> bytes:
     return b"".join(struct.pack("<QQ", covered, len(names)) + b"".join(names) for covered, names in kinds)
 
 
-@pytest.mark.parametrize("kind", [POSTINGS, WORDS])
+@pytest.mark.parametrize("kind", [POSTINGS, WORDS, IDS])
 def test_the_list_of_files(good: Layout, kind: int) -> None:
     def changed(make: Callable[[int, list[bytes]], tuple[int, list[bytes]]]) -> Callable[[bytes], bytes]:
         def change(dump: bytes) -> bytes:
@@ -295,7 +308,7 @@ def test_the_list_of_files(good: Layout, kind: int) -> None:
 
 
 def first_with_records(layout: Layout, kind: int) -> int:
-    oldest = next(path for path in files(layout) if path.name.startswith("words" if kind == WORDS else "postings"))
+    oldest = next(path for path in files(layout) if path.name.startswith(KINDS[kind]))
     return min(record.entry for record in Run(oldest.read_bytes()))
 
 

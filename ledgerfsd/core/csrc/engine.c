@@ -364,7 +364,7 @@ int lfs_engine_start(lfs_engine *e) {
     if (pthread_create(&e->apply_thread, NULL, apply_loop, e) || pthread_create(&e->write_thread, NULL, write_loop, e) ||
         pthread_create(&e->zero_thread, NULL, zero_loop, e) || pthread_create(&e->tree_thread, NULL, lfs_tree_loop, e) || lfs_runs_start(e)) return lfs_fail_api(e, "cannot start threads: %s", strerror(errno));
     pthread_t threads[] = {e->apply_thread, e->write_thread, e->zero_thread, e->tree_thread};
-    static const char *const names[] = {"lfs-apply", "lfs-write", "lfs-zero", "lfs-tree"}; /* for top, perf and bench/direct.py */
+    static const char *const names[] = {"lfs-apply", "lfs-write", "lfs-zero", "lfs-tree"}; /* for top, perf and bench/macro/direct.py */
     for (int i = 0; i < 4; i++) pthread_setname_np(threads[i], names[i]);
     e->running = 1;
     return 0;

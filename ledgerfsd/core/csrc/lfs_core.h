@@ -58,7 +58,7 @@ void lfs_engine_ids(lfs_engine *e, uint64_t recent);
 int lfs_engine_verify(lfs_engine *e, const char *store);
 int lfs_load_page(lfs_engine *e, uint32_t page, const uint8_t *bytes, size_t len);
 int lfs_load_table(lfs_engine *e, const char *name, const uint8_t *bytes, size_t len);
-/* After the pages: names and ids into their tables. */
+/* After the pages: names into their table. */
 int lfs_load_done(lfs_engine *e);
 /* Replay about `bytes` of the journal. Returns 1 while there is more, 0 at the end, -1 on damage, -2 when the disk fails. */
 int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress);
@@ -170,7 +170,7 @@ typedef struct {     /* one entry of an account */
     uint32_t len, states; /* of the entry, in bytes; 1: it states debits and credits, 2: what is held, 0: the status */
 } lfs_posting_view;
 typedef struct {
-    uint64_t bytes, posting_bytes, postings, ids, id_bytes, id_memory, unindexed, covered, spent_ns;
+    uint64_t bytes, posting_bytes, postings, ids, id_bytes, id_memory /* filters, tables, tail */, unindexed, covered, spent_ns;
     uint32_t files, damaged, trouble; /* trouble: errno of the last attempt to write */
 } lfs_index_counts;
 /* Entries of the account below entry `size`, from the first with rank (by 0) or index (by 2) at or above value, or whose line ends beyond it

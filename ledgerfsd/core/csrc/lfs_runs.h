@@ -6,10 +6,10 @@
 
 /* cffi-begin */
 typedef struct {
-    uint64_t key;   /* postings: ordinal; words: hash */
+    uint64_t key;   /* postings: ordinal; words: hash; ids: tag */
     uint32_t index; /* of the entry */
-    uint16_t len;   /* of the entry, in bytes; words: 0 */
-    uint8_t states; /* 1: debits and credits; 2: what is held; words: 0 */
+    uint16_t len;   /* of the entry, in bytes; words, ids: 0 */
+    uint8_t states; /* 1: debits and credits; 2: what is held; words, ids: 0 */
 } lfs_record;
 
 /* What the first entries of the log say of one key. last, newest: entry index + 1, 0 for none. */

@@ -315,7 +315,10 @@ static void *build_loop(void *context) {
 int lfs_runs_start(lfs_engine *e) {
     lfs_runs *r = &e->runs;
     r->running = 1;
-    if (!pthread_create(&r->thread, NULL, build_loop, e)) return 0;
+    if (!pthread_create(&r->thread, NULL, build_loop, e)) {
+        pthread_setname_np(r->thread, "lfs-runs");
+        return 0;
+    }
     r->running = 0;
     return -1;
 }

@@ -1,4 +1,4 @@
-/* Runs: sorted immutable index files (docs/FORMAT.md, section 16), the postings that are in none yet, and the thread that makes runs of them.
+/* Runs: sorted immutable index files (docs/FORMAT.md, section 16), the postings and ids that are in none yet, and the thread that makes runs of them.
  *
  * A run holds the records of a range of entries, sorted by key and then by entry. Ranges follow each other, so what comes in the order of the
  * runs, and then of the tail, is in the order of the log. T2 appends to the tail and never waits; T6 builds a run of it, and

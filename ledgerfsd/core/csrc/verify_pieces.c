@@ -220,6 +220,7 @@ void lfs_piece_check(lfs_verify *v, lfs_piece *piece) {
             piece->wrong = i;
             memcpy(piece->wrong_why, r->why, sizeof r->why);
         }
+        if (piece->seen[i].tag) lfs_tally_add(v, &v->sums, &piece->tally, LFS_IDS, lfs_seen_id(&piece->seen[i]));
         for (uint32_t n = lfs_seen_words(r, &piece->seen[i], words); n > 0; n--)
             lfs_tally_add(v, &v->sums, &piece->tally, LFS_WORDS, (lfs_record){words[n - 1], (uint32_t)(piece->first + i), 0, 0});
         piece->good++;

@@ -12,7 +12,7 @@
 #define SCAN_BLOCKS 2048 /* at a time: 262,144 records, some 600 KB */
 
 /* has_len: a record has the entry's length. */
-static const struct { const char *prefix; int has_len; } KINDS[LFS_RUN_KINDS] = {[LFS_POSTINGS] = {"postings", 1}, [LFS_WORDS] = {"words", 0}};
+static const struct { const char *prefix; int has_len; } KINDS[LFS_RUN_KINDS] = {[LFS_POSTINGS] = {"postings", 1}, [LFS_WORDS] = {"words", 0}, [LFS_IDS] = {"ids", 0}};
 
 /* -- the list, and the frames */
 
@@ -22,7 +22,7 @@ static void wrong(lfs_verify *v, const char *name, const char *why) {
     snprintf(v->sums.why, sizeof v->sums.why, "%s", why);
 }
 
-/* Footer and fences. NULL, or what is wrong. */
+/* Footer, fences and filter. NULL, or what is wrong. */
 static const char *read_frame(lfs_kept_run *run) {
     struct stat st;
     lfs_run_footer *is = &run->is;
@@ -34,11 +34,15 @@ static const char *read_frame(lfs_kept_run *run) {
     if (is->check != XXH3_64bits(is, offsetof(lfs_run_footer, check))) return "has a footer that is not what was written";
     run->blocks = is->records / LFS_RUN_BLOCK + (is->records % LFS_RUN_BLOCK != 0);
     if (is->bytes > size || run->blocks > size / sizeof *run->fences) return "has the wrong size";
-    uint64_t padded = (is->bytes + 7) & ~7ull, bytes = run->blocks * sizeof *run->fences;
+    run->lines = run->kind == LFS_IDS ? lfs_filter_lines(is->records) : 0;
+    uint64_t padded = (is->bytes + 7) & ~7ull, bytes = run->blocks * sizeof *run->fences + run->lines * 64;
     if (padded + bytes + sizeof *is != size) return "has the wrong size";
     run->fences = lfs_grow(NULL, bytes + 1);
     if (lfs_read_fully(run->fd, run->fences, bytes, padded) != (int64_t)bytes) return "cannot be read";
-    if (is->fences_check != XXH3_64bits(run->fences, bytes)) return "has fences that are not what was written";
+    if (is->fences_check != XXH3_64bits(run->fences, bytes)) return run->lines ? "has fences or a filter that are not what was written" : "has fences that are not what was written";
+    run->filter = (uint64_t *)(run->fences + run->blocks);
+    run->remade = lfs_grow(NULL, run->lines * 64 + 1);
+    memset(run->remade, 0, run->lines * 64);
     if (lfs_read_fully(run->fd, pad, padded - is->bytes, is->bytes) < 0 || memcmp(pad, zeros, sizeof pad)) return "has other bytes than zeros before its fences";
     return NULL;
 }
@@ -142,6 +146,7 @@ typedef struct {
     int known;     /* there is one before */
     lfs_past past; /* what the records of its key come to */
     int64_t entry; /* of the record that is wrong; -1: it is a fence or a block */
+    uint64_t *line, bits[8]; /* of the filter: the line that the record in hand belongs to, and what of it was seen */
     char why[128];
 } scan;
 
@@ -170,6 +175,19 @@ static int in_order(const scan *s, uint64_t key, uint64_t index) {
     return key > s->before.key || (key == s->before.key && index + (s->run->kind != LFS_POSTINGS) > s->before.index);
 }
 
+/* Others may be at the records before, which can belong to the same line. */
+static void line_end(scan *s) {
+    for (int i = 0; s->line && i < 8; i++) __atomic_fetch_or(&s->line[i], s->bits[i], __ATOMIC_RELAXED);
+    memset(s->bits, 0, sizeof s->bits);
+}
+
+static void filter_add(scan *s, uint64_t key) {
+    uint64_t *line = lfs_filter_line(s->run->remade, s->run->lines, key);
+    if (line != s->line) line_end(s);
+    s->line = line;
+    lfs_filter_add(s->bits, key);
+}
+
 static int scan_block(lfs_verify *v, scan *s, const lfs_record *records, uint32_t n) {
     const lfs_run_footer *is = &s->run->is;
     for (uint32_t i = 0; i < n; i++, s->n++) {
@@ -181,6 +199,7 @@ static int scan_block(lfs_verify *v, scan *s, const lfs_record *records, uint32_
         if (r->key != s->before.key || !s->n) memset(&s->past, 0, sizeof s->past);
         past_add(&s->past, r);
         s->sums[(r->index >> LFS_PART_SHIFT) - s->first_part] += lfs_record_hash(&v->sums.key, s->run->kind, r);
+        if (s->run->lines) filter_add(s, r->key);
         s->before = *r;
         s->known = 1;
     }
@@ -235,6 +254,7 @@ void lfs_kept_scan(lfs_verify *v) {
     s.sums = lfs_grow(NULL, s.parts * sizeof *s.sums);
     memset(s.sums, 0, s.parts * sizeof *s.sums);
     int wrong = scan_blocks(v, &s, first, last);
+    line_end(&s);
     atomic_fetch_add(&sums->done_bytes, block_end(run, last - 1) - run->fences[first].offset);
     pthread_mutex_lock(&v->lock);
     u128 *of_kind = sums->sums + (uint64_t)run->kind * ((sums->entries >> LFS_PART_SHIFT) + 1) + s.first_part;

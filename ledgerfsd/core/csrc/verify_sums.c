@@ -4,7 +4,7 @@
  * made and read again, and compared one by one: that is slow, and names the first that is wrong.
  *
  * A further kind of run wants: its place in lfs_run_kind (runs.h) and KINDS (verify_runs.c); a call of lfs_tally_add where the record is known, in
- * lfs_piece_check (what the entry says by itself) or lfs_verify_judge (what needs the state); and the same records in called_for, below. */
+ * lfs_piece_check (what the entry says by itself) or lfs_verify_judge (what needs the state); and the same records in called_for, below. Ids have a filter besides: their records make it anew. */
 #include <stdlib.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -27,6 +27,7 @@ void lfs_sums_free(lfs_sums *sums) {
     for (uint32_t i = 0; i < sums->n_runs; i++) {
         if (sums->runs[i].fd >= 0) close(sums->runs[i].fd);
         free(sums->runs[i].fences);
+        free(sums->runs[i].remade);
     }
     free(sums->sums);
     free(sums->runs);
@@ -93,7 +94,9 @@ static int called_for(lfs_verify *v, int kind, uint64_t from, uint64_t to, heap 
         if (kind == LFS_POSTINGS) {
             for (uint32_t i = 0; i < s.n_postings; i++) put_account(v, h, &s, r->postings[i].account, r->postings[i].account_len);
             if (s.kind == K_ACCOUNT || s.kind == K_UPDATE) put_account(v, h, &s, r->f[V_ACCOUNT].p, r->f[V_ACCOUNT].len);
-        } else if (kind == LFS_WORDS) {
+        } else if (kind == LFS_IDS) {
+            if (s.tag) put(h, lfs_seen_id(&s));
+        } else {
             uint32_t n = lfs_seen_words(r, &s, words);
             for (uint32_t i = 0; i < n; i++) put(h, (lfs_record){words[i], (uint32_t)index, 0, 0});
         }
@@ -166,6 +169,13 @@ int lfs_verify_indexes(lfs_verify *v, lfs_index_fault *out) {
             name_difference(v, kind, part, out);
             return 1;
         }
+    for (uint32_t i = 0; i < sums->n_runs; i++) {
+        const lfs_kept_run *run = &sums->runs[i];
+        if (!run->lines || memcmp(run->filter, run->remade, run->lines * 64) == 0) continue;
+        snprintf(out->file, sizeof out->file, "indexes/%s", run->name);
+        snprintf(out->why, sizeof out->why, "its filter is not that of its records");
+        return 1;
+    }
     return 0;
 }
 

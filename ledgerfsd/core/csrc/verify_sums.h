@@ -47,6 +47,7 @@ typedef struct { /* a run of the store */
     lfs_run_footer is;
     lfs_fence *fences;
     uint64_t blocks;
+    uint64_t lines, *filter, *remade; /* of ids: the filter as it stands behind the fences, and what its records make of it */
     uint64_t wrong_at; /* the first record that is wrong, UINT64_MAX: none is */
     int64_t wrong_entry;
     char why[128];
@@ -83,6 +84,8 @@ static inline void lfs_tally_add(struct lfs_verify *v, const lfs_sums *sums, lfs
 static inline uint8_t lfs_seen_states(const lfs_seen *s) {
     return s->kind == K_TXN ? 1 : s->kind == K_HOLD || s->kind == K_VOID ? 2 : s->kind == K_POST ? 3 : 0;
 }
+/* The record of the id that an entry owns (s->tag is not 0). */
+static inline lfs_record lfs_seen_id(const lfs_seen *s) { return (lfs_record){s->id_hash ? s->id_hash : 1, (uint32_t)s->index, 0, 0}; }
 /* Keys of the records in `words` of the entry that was read last; at most LFS_WORDS_MAX. */
 uint32_t lfs_seen_words(const lfs_reading *r, const lfs_seen *s, uint64_t *out);
 
