@@ -69,7 +69,7 @@ class Pair:
         ours = [completion[each] for each in range(len(completion))]
         assert ours == self.twin.submit(data, source=b"f", first_line=1, **more)
         if self.twin.book.batch_first < len(self.twin.entries):
-            self.twin.seal(self.now_ns, state=True)
+            self.twin.seal(self.now_ns)
         return ours
 
     def into_runs(self) -> None:
@@ -78,8 +78,13 @@ class Pair:
         self.engine.saved(False)
 
     def check(self) -> None:
-        counts = self.engine.counts()
-        assert [bytes(self.engine.entry(index)) for index in range(counts.entries)] == self.twin.entries
+        """The same entries; but which seals carry a state root goes by time."""
+        ours = [bytes(self.engine.entry(index)) for index in range(self.engine.counts().entries)]
+        seal = b'{"count":'
+        assert len(ours) == len(self.twin.entries)
+        assert [each for each in ours if not each.startswith(seal)] == [
+            each for each in self.twin.entries if not each.startswith(seal)
+        ]
 
 
 @pytest.fixture
