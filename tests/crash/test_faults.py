@@ -289,6 +289,10 @@ def test_bad_bit_in_a_projection(workers: Workers, bench: Bench, name: str) -> N
         again = [f"good-{number}" for number in range(200)]
         story = workers.run("commit", layout.root, batches=[again, *BATCHES, *more], **order)
         assert story.done, story.events
+        if name == "indexes/ids" and 202 in story.answers.values():
+            # In a block: what it may know is refused, and the next start makes it anew.
+            assert {*story.answers.values()} <= {0, 202}
+            story = workers.run("commit", layout.root, batches=[again, *BATCHES, *more], **order)
         assert {*story.answers.values()} == {0}
         rebuild(layout, segment_bytes=SMALL_SEGMENT)
         assert_whole(layout, story, what=name)
