@@ -30,6 +30,7 @@ from bench.macro import (  # noqa: E402
     exporting,
     flat,
     history,
+    ids,
     ndjson,
     past,
     patterns,
@@ -323,6 +324,16 @@ def measure_micro(report: Report, directory: Path, options: Any) -> None:
     )
 
 
+def measure_ids(report: Report, directory: Path, options: Any) -> None:
+    """Ids of many transactions: memory, disk, and what they cost commits."""
+    ids.run(
+        report,
+        directory,
+        seed=options.seed,
+        transactions=options.transactions or (1_000_000 if options.quick else 20_000_000),
+    )
+
+
 def measure_verifying(report: Report, directory: Path, options: Any) -> None:
     """Verifying a whole store."""
     transactions = options.transactions or (100_000 if options.quick else 10_000_000)
@@ -352,6 +363,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "events": measure_events,
     "digests": measure_digests,
     "exports": measure_exports,
+    "ids": measure_ids,
     "peers": measure_peers,
     "peers-hot": measure_peers_hot,
     "peers-single": measure_peers_single,
@@ -374,7 +386,7 @@ AIMS: Final = (
 )
 DEFAULT: Final = REPOSITORY / "build" / "bench.json"
 # What takes ten minutes, or 35 GB of disk: only when it is named.
-APART: Final = ("sustained", "flat")
+APART: Final = ("sustained", "flat", "ids")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from ledgerfsd.cli import main as cli
+from ledgerfsd.core.pure import runs
+from ledgerfsd.state.store import IndexStore
 from tests.conftest import Daemon
 from tests.fuse.conftest import ACCOUNTS, lines, pay
 
@@ -146,13 +148,17 @@ def test_every_file_of_a_store_has_a_rule(loaded: Daemon, verified: Verified) ->
     assert (code, found["findings"]) == (0, [])
     assert found["transactions"] > 1000
     chance = random.Random(21)
-    tried = set()
+    saved, tried = IndexStore.peek(store / "index.lmdb"), set()
+    assert saved is not None
+    listed = [name for kind in range(len(runs.KINDS)) for name in runs.listed(saved.state.tables["indexes"], kind)]
     for path in sorted(each for each in store.rglob("*") if each.is_file()):
         name = str(path.relative_to(store))
         (pattern,) = [pattern for pattern in RULES if fnmatch(name, pattern)] or [None]
         assert pattern is not None, f"there is no rule for {name}"
-        tried.add(RULES[pattern])
-        flip(verified, path, name, RULES[pattern], chance)
+        # A run that was merged since the last save, or into which others were, is removed by the next start.
+        rule = "nothing" if pattern == "indexes/*" and path.name not in listed else RULES[pattern]
+        tried.add(rule)
+        flip(verified, path, name, rule, chance)
     assert tried >= {"damage", "refused", "projection", "projection or nothing", "nothing"}
     assert verified("--store", store)[0] == 0
 
