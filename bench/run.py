@@ -330,7 +330,7 @@ def measure_ids(report: Report, directory: Path, options: Any) -> None:
         report,
         directory,
         seed=options.seed,
-        transactions=options.transactions or (1_000_000 if options.quick else 20_000_000),
+        transactions=options.transactions or (200_000 if options.quick else 5_000_000),
     )
 
 
@@ -386,7 +386,7 @@ AIMS: Final = (
 )
 DEFAULT: Final = REPOSITORY / "build" / "bench.json"
 # What takes ten minutes, or 35 GB of disk: only when it is named.
-APART: Final = ("sustained", "flat", "ids")
+APART: Final = ("sustained", "flat")
 
 
 def parser() -> argparse.ArgumentParser:
