@@ -136,8 +136,9 @@ class Report:
             self.series.setdefault(name, []).append(value)
 
     def note(self, text: str) -> None:
-        """A sentence below the table."""
-        self.notes.append(text)
+        """A sentence below the table, once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def table(self) -> str:
         """For people."""

@@ -40,7 +40,7 @@ def short(value: float) -> str:
     """For an axis."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{value / size:.4g}{letter}"
+            return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"
 
 

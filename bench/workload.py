@@ -145,12 +145,12 @@ def _transfer(which: bytes, debit: bytes, credit: bytes, cents: int, invoice: by
     ) % (which, debit, credit, cents // 100, cents % 100, invoice)
 
 
-def write_files(directory: Path, payments: Payments, count: int) -> list[Path]:
-    """``count`` payments as NDJSON files of FILE_INTENTS each; the last may have fewer."""
+def write_files(directory: Path, payments: Payments, count: int, lines: int = FILE_INTENTS) -> list[Path]:
+    """``count`` payments as NDJSON files of so many lines each; the last may have fewer."""
     directory.mkdir(parents=True, exist_ok=True)
     files = []
-    for number, first in enumerate(range(0, count, FILE_INTENTS)):
+    for number, first in enumerate(range(0, count, lines)):
         path = directory / f"{number:06}.ndjson"
-        path.write_bytes(payments.lines(min(FILE_INTENTS, count - first)))
+        path.write_bytes(payments.lines(min(lines, count - first)))
         files.append(path)
     return files

@@ -15,6 +15,7 @@ from typing import Final
 
 from bench import workload
 from bench.daemon import Mounted, disk_bytes, need_room
+from bench.macro import restart
 from bench.measure import Report, timed
 
 WRITERS: Final = 2
@@ -50,7 +51,7 @@ def run(report: Report, directory: Path, *, seed: int, transactions: int, accoun
         _figures(report, made, section.seconds, empty)
         report.note(f"flat: {made:,} transactions with random ids over {accounts:,} accounts")
         ledger.stop()
-        report.add("flat, start with all of them, clean", "s", ledger.start())
+        restart.start(report, "flat, start with all of them, clean", ledger)
 
 
 def _watch(report: Report, ledger: Mounted, pipes: list[Connection], each: int) -> None:

@@ -62,10 +62,11 @@ def run(
     random_ids: bool = False,
     ways: Sequence[str] = ALL,
     directly: bool = True,
+    lines: int = workload.FILE_INTENTS,
 ) -> None:
     """The ways in turn, ``report.repeats`` times, each on a new store; and the engine alone."""
     payments = workload.Payments(seed, accounts, pattern=pattern, random_ids=random_ids)
-    files = workload.write_files(directory / "intents", payments, transactions)
+    files = workload.write_files(directory / "intents", payments, transactions, lines)
     load = Load(report, directory, titled(accounts, pattern, random_ids), files, transactions, accounts)
     size = sum(path.stat().st_size for path in files) / transactions
     report.note(f"{load.title}: {transactions:,} transfers a run, in {len(files)} files, {size:.0f} bytes each")

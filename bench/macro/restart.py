@@ -36,13 +36,13 @@ def run(report: Report, directory: Path, *, seed: int, transactions: int) -> Non
         _memory(report, "memory a million transactions", ledger, empty, transactions / 1e6)
         for _ in range(report.repeats):
             ledger.stop()
-            _start(report, f"restart with {millions}, clean", ledger, aim="must < 2, aim < 1")
+            start(report, f"restart with {millions}, clean", ledger, aim="must < 2, aim < 1")
             _memory(report, "memory a million transactions, after a restart", ledger, empty, transactions / 1e6)
             ledger.stop()
             drop_caches()
-            _start(report, f"restart with {millions}, clean, nothing in the page cache", ledger)
+            start(report, f"restart with {millions}, clean, nothing in the page cache", ledger)
             _kill_under_load(ledger, payments)
-            _start(report, f"restart with {millions}, after kill -9", ledger, aim="aim < 3")
+            start(report, f"restart with {millions}, after kill -9", ledger, aim="aim < 3")
 
 
 def accounts(report: Report, directory: Path, *, count: int) -> None:
@@ -68,7 +68,8 @@ def _memory(report: Report, name: str, ledger: Mounted, empty: tuple[float, floa
     report.add(f"{name}, mapped files", "MiB", (mapped - empty[1]) / millions)
 
 
-def _start(report: Report, name: str, ledger: Mounted, *, aim: str = "") -> None:
+def start(report: Report, name: str, ledger: Mounted, *, aim: str = "") -> None:
+    """Start a daemon that was stopped or killed: how long until the mount answers, and what of that was replay."""
     with timed() as section:
         seconds = ledger.start()
     found = ledger.status()["recovery"]

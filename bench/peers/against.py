@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,7 +15,7 @@ from bench import workload
 from bench.macro import mixed as mixing
 from bench.macro import ndjson, single, socketing
 from bench.measure import Report, timed
-from bench.peers.postgres import Cluster, rows
+from bench.peers.postgres import SETTINGS, Cluster, rows
 
 BATCH: Final = 8_192
 CLIENTS: Final = (1, 8, 32)
@@ -49,24 +48,28 @@ def batches(
     seed: int,
     transactions: int,
     accounts: int,
-    settings: Mapping[str, str],
+    settings: dict[str, str],
     binary: Path | None = None,
     pattern: str = "uniform",
 ) -> None:
     """NDJSON files through the mount against batches in PostgreSQL, with and without a hash chain, and in TigerBeetle."""
     load = ndjson.titled(accounts, pattern)
     ours = f"{load}, {WAY}"
+    report.note(
+        f"PostgreSQL's settings: {', '.join(f'{name}={value}' for name, value in (SETTINGS | settings).items())}"
+    )
     for turn in range(report.repeats):
         once = Report(1)
         ndjson.run(
             once,
             directory,
             seed=seed + turn,
-            transactions=transactions,
+            transactions=transactions // BATCH * BATCH,
             accounts=accounts,
             pattern=pattern,
             ways=[WAY],
             directly=False,
+            lines=BATCH,
         )
         report.add(ours, "tx/s", once.rows[ours].median)
         with Cluster(directory / "postgres", accounts, settings) as cluster:
@@ -110,7 +113,7 @@ def one_by_one(
     accounts: int,
     files: int,
     seconds: int,
-    settings: Mapping[str, str],
+    settings: dict[str, str],
 ) -> None:
     """A file for each payment, and a line on the socket for each, against a function call for each."""
     for turn in range(report.repeats):
@@ -142,7 +145,7 @@ def one_by_one(
 
 
 def mixed(
-    report: Report, directory: Path, *, seed: int, operations: int, seconds: int, settings: Mapping[str, str]
+    report: Report, directory: Path, *, seed: int, operations: int, seconds: int, settings: dict[str, str]
 ) -> None:
     """Nine reads of a balance for each payment: files of the mount against prepared statements."""
     for turn in range(report.repeats):
