@@ -81,7 +81,7 @@ def batches(
                     report, cluster, f"{_theirs(load)}, {way.name}", payments, transactions // way.share // BATCH, way
                 )
         if binary and pattern == "uniform":
-            _tigerbeetle(report, binary, turn, transactions, accounts)
+            _tigerbeetle(report, directory, binary, turn, transactions, accounts)
     for way in WAYS:
         theirs = f"{_theirs(load)}, {way.name}"
         report.ratio(f"LedgerFS / {theirs}", ours, theirs, aim="must 5")
@@ -167,15 +167,16 @@ def mixed(
         report.ratio(f"LedgerFS / {theirs}", f"{mixing.named(clients)}, rate", theirs)
 
 
-def _tigerbeetle(report: Report, binary: Path, turn: int, transactions: int, accounts: int) -> None:
-    """Its own benchmark, on a data file and a replica of its own: ids in order, and random ones."""
+def _tigerbeetle(report: Report, directory: Path, binary: Path, turn: int, transactions: int, accounts: int) -> None:
+    """Its own benchmark, with a replica of its own and a data file in ``directory``: ids in order, and random ones."""
     for order in ID_ORDERS:
         with timed() as section:
             done = subprocess.run(
                 [
-                    *(binary, "benchmark", f"--account-count={accounts}", f"--transfer-count={transactions}"),
-                    *("--transfer-batch-size=8189", f"--id-order={order}", f"--seed={turn + 1}"),
+                    *(binary.resolve(), "benchmark", f"--account-count={accounts}", f"--transfer-count={transactions}"),
+                    *("--transfer-batch-size=8189", f"--id-order={order}", f"--seed={turn + 1}", "--query-count=0"),
                 ],
+                cwd=directory,
                 capture_output=True,
                 text=True,
                 check=False,
