@@ -37,6 +37,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[float, ...] = ()
     command: str = ""
     machine: str = ""
+    busy: bool = False  # other things ran on the machine before most of what was timed
     absent: str = ""  # why there is no figure
 
     @property
@@ -54,6 +55,11 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
         """How much of the aim, or, where there is none, of what it must reach; None: it is only stated."""
         goal = self.aim.aim or self.aim.must
         return self.share(goal) if goal and not self.absent else None
+
+    @property
+    def missed(self) -> bool:
+        """It does not reach what it must."""
+        return bool(self.aim.must) and not self.absent and self.share(self.aim.must) < 1
 
     @property
     def short(self) -> bool:
@@ -94,8 +100,14 @@ def judge(aim: Aim, results: Sequence[tuple[str, dict[str, Any]]]) -> Judged:
     _, name, measured = max(usable, key=lambda each: each[:2])
     for row in measured["rows"]:
         if row["name"] == aim.row and row["values"]:
+            sections = measured.get("sections", {"all": 0, "busy": 0})
             return Judged(
-                aim=aim, unit=row["unit"], values=tuple(row["values"]), command=measured["command"], machine=name
+                aim=aim,
+                unit=row["unit"],
+                values=tuple(row["values"]),
+                command=measured["command"],
+                machine=name,
+                busy=2 * sections["busy"] > sections["all"],
             )
     failed = measured.get("failed", "")
     absent = f"failed: {failed}" if failed else f"the measurement has no figure {aim.row!r}"

@@ -169,7 +169,13 @@ class Report:
             for row in self.rows.values()
         ]
         series = {name: [_rounded(value) for value in values] for name, values in self.series.items()}
-        return {"rows": rows, "series": series, "notes": [*self.circumstances(), *self.notes]}
+        sections = [section for each in self.sections.values() for section in each]
+        return {
+            "rows": rows,
+            "series": series,
+            "sections": {"all": len(sections), "busy": sum(not section.quiet for section in sections)},
+            "notes": [*self.circumstances(), *self.notes],
+        }
 
 
 def each_of(report: Report, name: str, given: Sequence[T], work: Callable[[T], R], *, unit: str = "ms") -> list[R]:

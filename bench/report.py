@@ -99,7 +99,7 @@ def _aims(judged: Sequence[Judged], files: dict[str, str]) -> Iterator[str]:
                 _goal(each.aim.aim, each.unit),
                 each.absent or _spread(each.values, each.unit),
                 _of_aim(each),
-                each.machine,
+                each.machine + (" (busy machine)" if each.busy else ""),
                 f"`{each.command}`",
             )
             for each in judged
@@ -126,7 +126,11 @@ def _aims(judged: Sequence[Judged], files: dict[str, str]) -> Iterator[str]:
 
 
 def _of_aim(each: Judged) -> str:
-    return "" if each.reached is None else f"{each.reached:.2f}{' **short**' if each.short else ''}"
+    if each.reached is None:
+        return ""
+    return f"{each.reached:.2f}" + (
+        " **misses what it must reach**" if each.missed else " **short**" if each.short else ""
+    )
 
 
 def _goals(each: Judged) -> str:

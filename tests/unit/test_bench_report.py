@@ -31,6 +31,7 @@ def measured(rows: dict[str, tuple[str, list[float]]], **more: Any) -> dict[str,
         "seconds": 3,
         "rows": [{"name": name, "unit": unit, "values": values, "aim": ""} for name, (unit, values) in rows.items()],
         "series": {},
+        "sections": {"all": 4, "busy": 0},
         "notes": [],
     }
     return facts | more
@@ -90,6 +91,14 @@ def test_what_falls_short_is_said_with_its_reason(tmp_path: Path) -> None:
     assert "2,000 /s (1,500 to 2,500)" in line
     assert "0.20 **short**" in line
     assert f"**{aim.measure}**: 2,000 /s (aim ≥ 10,000 /s). Why: {aim.reason}." in document
+
+
+def test_what_must_be_and_is_not_stands_out(tmp_path: Path) -> None:
+    row = "balance.json, open + read + close, cold, p99"
+    path = results(tmp_path / "one.json", reading=measured({row: ("us", [15_000.0])}, sections={"all": 4, "busy": 3}))
+    line = line_of(report.make([path])[""], aim_of(row).measure)
+    assert "0.02 **misses what it must reach**" in line
+    assert "| one (busy machine) |" in line
 
 
 def test_what_is_reached_needs_no_reason(tmp_path: Path) -> None:
