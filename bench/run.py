@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -70,11 +71,14 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="ledgerfs-bench-", dir=options.dir))
     directory.chmod(0o755)  # PostgreSQL runs as a user of its own
     failed = []
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # servers and mounts are taken down, and what was measured is kept
     try:
         for name in options.only or (AIMS if options.aims else [name for name in MEASUREMENTS if name not in APART]):
             failed += [name] * (not one(name, directory, record, options, [found.name for found in unsafe]))
     except KeyboardInterrupt:
-        print(f"interrupted; what was measured before is in {options.json}", file=sys.stderr)
+        print(f"interrupted; what was measured is in {options.json}", file=sys.stderr)
         return 130
     finally:
         if not options.keep:
@@ -102,8 +106,12 @@ def one(name: str, directory: Path, record: Record, options: argparse.Namespace,
     except Exception as error:
         traceback.print_exc()
         failed = f"{type(error).__name__}: {error}"[:500]
-    facts["seconds"] = round(time.monotonic() - began)
-    record.keep(name, report, facts, failed=failed)
+    except KeyboardInterrupt:
+        failed = "interrupted"
+        raise
+    finally:
+        facts["seconds"] = round(time.monotonic() - began)
+        record.keep(name, report, facts, failed=failed)
     print(report.table() + (f"\nFAILED: {failed}" if failed else ""))
     print(f"{name}: {facts['seconds']} s", file=sys.stderr, flush=True)
     return not failed
@@ -239,19 +247,23 @@ def measure_exports(report: Report, directory: Path, options: Any) -> None:
     exporting.run(report, directory, seed=options.seed, transactions=100_000 if options.quick else 1_000_000)
 
 
-def measure_peers(report: Report, directory: Path, options: Any) -> None:
-    """Batch for batch against PostgreSQL, over ten thousand and a million accounts; TigerBeetle where there is one."""
+def measure_peers(report: Report, directory: Path, options: Any, accounts: int = 10_000) -> None:
+    """Batch for batch against PostgreSQL, over ten thousand accounts; TigerBeetle where there is one."""
     transactions = 100_000 if options.quick else 500_000 if options.aims else 1_000_000
-    for accounts in (10_000, 100_000 if options.quick else 1_000_000):
-        against.batches(
-            report,
-            directory,
-            seed=options.seed,
-            transactions=transactions,
-            accounts=accounts,
-            settings=options.postgres,
-            binary=options.tigerbeetle,
-        )
+    against.batches(
+        report,
+        directory,
+        seed=options.seed,
+        transactions=transactions,
+        accounts=accounts,
+        settings=options.postgres,
+        binary=options.tigerbeetle,
+    )
+
+
+def measure_peers_million(report: Report, directory: Path, options: Any) -> None:
+    """Batch for batch against PostgreSQL, over a million accounts; TigerBeetle where there is one."""
+    measure_peers(report, directory, options, 100_000 if options.quick else 1_000_000)
 
 
 def measure_peers_hot(report: Report, directory: Path, options: Any) -> None:
@@ -365,6 +377,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Report, Path, Any], None]]] = {
     "exports": measure_exports,
     "ids": measure_ids,
     "peers": measure_peers,
+    "peers-million": measure_peers_million,
     "peers-hot": measure_peers_hot,
     "peers-single": measure_peers_single,
     "sustained": measure_sustained,
@@ -383,6 +396,7 @@ AIMS: Final = (
     "proofs",
     "verifying",
     "restart",
+    "peers-million",
 )
 DEFAULT: Final = REPOSITORY / "build" / "bench.json"
 # What takes ten minutes, or 35 GB of disk: only when it is named.

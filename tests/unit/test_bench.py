@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,28 @@ def test_a_measurement_that_fails_is_kept_as_failed_and_the_next_goes_on(
     assert "failed" not in found["single"]
     assert found["single"]["command"] == "make bench BENCH_ARGS='--only single --quick'"
     assert list(tmp_path.iterdir()) == [path]  # the stores are gone
+
+
+def test_what_was_measured_before_an_interrupt_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(report: Report, _: Path, __: Any) -> None:
+        """Is interrupted half-way."""
+        report.add("before", "tx/s", 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setitem(run.MEASUREMENTS, "ndjson", slow)
+    path, handler = tmp_path / "results.json", signal.getsignal(signal.SIGTERM)
+    options = ["--quick", "--only", "ndjson", "--only", "single", "--dir", str(tmp_path), "--json", str(path)]
+    monkeypatch.setattr(sys, "argv", ["bench.run", *options])
+    try:
+        assert run.main() == 130
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    found = kept(path)
+    assert list(found) == ["ndjson"]
+    assert found["ndjson"]["failed"] == "interrupted"
+    assert [row["values"] for row in found["ndjson"]["rows"]] == [[1]]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_the_table_of_aims_needs_is_there() -> None:
