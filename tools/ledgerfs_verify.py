@@ -520,13 +520,7 @@ class Replay:  # the state after the entries so far: accounts, open holds, ids, 
             check(value["id"] not in self.ids, f"6.1: the id {value['id']!r} was used before")
             self.ids[value["id"]] = value.get("intent", "")
         if kind in ("post/1", "void/1"):
-            check(value["hold"] in self.holds, f"6.1 (113): there is no open hold {value['hold'][:140]!r}")
-            begun, held = self.holds.pop(value["hold"])
-            legs = self.postings(index, value, held)
-            check(kind == "post/1" or legs == held, "7: what is released is not what was held")
-            check(legs[0][2] <= held[0][2], "6.1 (143): more is posted than was held")
-            good = (due[1], value["id"]) == (begun, f"~expire:{begun}") and due[0] <= value["time"]
-            check(good or not expired, "7 (expiry): this hold is not the one that is due")
+            legs = self.end_hold(index, value, due if expired else None)
         elif kind in ("txn/1", "hold/1"):
             legs = self.postings(index, value)
         if "tx" in value:
@@ -539,21 +533,41 @@ class Replay:  # the state after the entries so far: accounts, open holds, ids, 
         elif kind == "account/1":
             self.open(index, value)
         elif kind == "account.update/1":
-            account, after = self.find(value["account"]), value["status"]
-            check(value["prev"] == account.last, f"7: prev is {value['prev']}, should be {account.last}")
-            debits, credits, *held_back = account.totals.values()
-            good = after != "closed" or (debits == credits and not any(held_back))
-            good &= UPDATES.get(value["action"]) == (account.status, after)
-            check(good, f"6.1 (130 to 133): {account.name!r} is {account.status}, or not empty")
-            account.status = after
-            self.touch(account, index)
+            self.update(index, value)
+        elif kind == "policy/1":
+            self.policy(value)
         elif kind in ("key/1", "anchor/1", "restore/1"):
             self.record(index, kind[:-2], value)
-        elif value.get("policy") == "currency":
+
+    def end_hold(
+        self, index: int, value: Object, due: tuple[Any, ...] | None
+    ) -> list[Leg]:  # due: it expires by itself
+        check(value["hold"] in self.holds, f"6.1 (113): there is no open hold {value['hold'][:140]!r}")
+        begun, held = self.holds.pop(value["hold"])
+        legs = self.postings(index, value, held)
+        check(value["t"] == "post/1" or legs == held, "7: what is released is not what was held")
+        check(legs[0][2] <= held[0][2], "6.1 (143): more is posted than was held")
+        if due is not None:
+            good = (due[1], value["id"]) == (begun, f"~expire:{begun}") and due[0] <= value["time"]
+            check(good, "7 (expiry): this hold is not the one that is due")
+        return legs
+
+    def update(self, index: int, value: Object) -> None:
+        account, after = self.find(value["account"]), value["status"]
+        check(value["prev"] == account.last, f"7: prev is {value['prev']}, should be {account.last}")
+        debits, credits, *held_back = account.totals.values()
+        good = after != "closed" or (debits == credits and not any(held_back))
+        good &= UPDATES.get(value["action"]) == (account.status, after)
+        check(good, f"6.1 (130 to 133): {account.name!r} is {account.status}, or not empty")
+        account.status = after
+        self.touch(account, index)
+
+    def policy(self, value: Object) -> None:
+        if value["policy"] == "currency":
             new = {"currency", "decimals"} <= value.keys() and value["currency"] not in self.decimals
             check(new, "6.1 (115): the policy lacks its currency, or the currency exists")
             self.decimals[value["currency"]] = value["decimals"]
-        elif kind == "policy/1":
+        else:
             good = value["policy"] == "close_period" and self.closed < value.get("through", "") < value["time"][:10]
             check(good, "6.1 (147): the policy is none, or the period could not be closed")
             self.closed = value["through"]

@@ -171,6 +171,20 @@ def test_every_member_of_every_kind_of_entry(full: Everything) -> None:
     assert count > 300
 
 
+def test_what_stands_behind_the_last_batch_has_no_meaning(full: Everything, verified: Verified) -> None:
+    """Section 19 says so: a bit in the zeros there is an unfinished batch, which the next start zeroes."""
+    path = full.layout.segments()[-1]
+    data = path.read_bytes()
+    used = len(data.rstrip(b"\0"))
+    assert used < len(data)
+    for at, bit in ((used, 0), (used, 7), (used + 1, 3), (len(data) - 1, 2)):
+        path.write_bytes(flipped(data, at, bit))
+        assert verified() == (0, [])
+        (note,) = verify_store(full.layout, anchors=[])[0]
+        assert (note.severity, note.entry) == ("note", len(entries(full)))
+        path.write_bytes(data)
+
+
 def test_entries_swapped_doubled_left_out_and_cut(full: Everything) -> None:
     before = {path: path.read_bytes() for path in full.layout.segments()}
     all_of_them, chance = [dump(json.loads(entry)) for entry in entries(full)], random.Random(20)
