@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,10 +16,18 @@
 #define WINDOW_MAX 16
 #define MERGE_PIECE 65536 /* records between two looks at what has come meanwhile */
 
+/* Room for records, given back to the kernel at once: malloc would keep it. Memory comes as it is used. */
+static lfs_record *room_for(uint64_t records) {
+    void *room = mmap(NULL, (records + 1) * sizeof(lfs_record), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return room == MAP_FAILED ? lfs_grow(NULL, (size_t)-1 / 2) : room;
+}
+
+static void room_free(lfs_record *room, uint64_t records) { munmap(room, (records + 1) * sizeof *room); }
+
 /* -- sorting: by key, keeping the order of the log; 11 bits at a time */
 
 static void sort_records(lfs_record *records, uint64_t n, unsigned from_bit) {
-    lfs_record *from = records, *to = lfs_grow(NULL, (n ? n : 1) * sizeof *to), *spare = to;
+    lfs_record *from = records, *to = room_for(n), *spare = to;
     uint64_t all = 0;
     for (uint64_t i = 0; i < n; i++) all |= records[i].key;
     for (unsigned shift = from_bit; shift < 64 && all >> shift; shift += 11) {
@@ -35,7 +44,7 @@ static void sort_records(lfs_record *records, uint64_t n, unsigned from_bit) {
         to = swap;
     }
     if (from != records) memcpy(records, from, n * sizeof *records);
-    free(spare);
+    room_free(spare, n);
     for (uint64_t i = 1; from_bit && i < n; i++) { /* hardly any are equal in their upper bits */
         lfs_record record = records[i];
         uint64_t at = i;
@@ -110,12 +119,12 @@ static int build(lfs_engine *e, int kind, uint64_t until) {
     lfs_run_list *list = &r->list[kind];
     lfs_run made;
     if (list->n == LFS_RUNS_MAX) return ENOSPC;
-    lfs_record *records = lfs_grow(NULL, BUILD_RECORDS_MAX * sizeof *records); /* memory comes as it is used */
+    lfs_record *records = room_for(BUILD_RECORDS_MAX);
     uint64_t n = kind == LFS_POSTINGS ? gather_postings(r, &until, records)
                  : kind == LFS_WORDS ? gather_words(e, list->covered, &until, records)
                                      : lfs_ids_gather(r, &until, records, BUILD_RECORDS_MAX);
     int failed = n ? lfs_run_write_all(r, kind, list->covered, until, records, n, &made) : 0;
-    free(records);
+    room_free(records, BUILD_RECORDS_MAX);
     if (failed) return failed;
     pthread_rwlock_wrlock(&r->lock);
     if (n) list->runs[list->n++] = made;
