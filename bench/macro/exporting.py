@@ -1,7 +1,8 @@
-"""How fast ``exports/`` is written: the first look at a long ledger, a look after one more commit, and reading it again."""
+"""How fast ``exports/`` is written: the first look at a long ledger, a look after one more commit or a restart, and reading it again."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,11 @@ def run(report: Report, directory: Path, *, seed: int, transactions: int) -> Non
                 _one(report, ledger, form, transactions)
             ledger.stop()
             ledger.start()
+            for form in ("journal", "beancount"):
+                _after_a_restart(report, ledger, form)
+            ledger.stop()
+            shutil.rmtree(ledger.store / "exports")  # what was written would only be gone on with
+            ledger.start()
 
 
 def _one(report: Report, ledger: Mounted, form: str, transactions: int) -> None:
@@ -46,6 +52,15 @@ def _one(report: Report, ledger: Mounted, form: str, transactions: int) -> None:
         path.stat()
         waited.append((time.perf_counter() - began) * 1e3)
     report.add(f"ledger.{form}, look after a commit, median", "ms", sorted(waited)[LOOKS // 2])
+
+
+def _after_a_restart(report: Report, ledger: Mounted, form: str) -> None:
+    """What was written is compared with its checksum, and gone on with."""
+    with timed() as section:
+        size = (ledger.mount / "exports" / f"ledger.{form}").stat().st_size
+    report.spent(f"export {form}, after a restart", section)
+    report.add(f"ledger.{form}, look after a restart", "ms", section.seconds * 1e3)
+    report.add(f"ledger.{form}, checked after a restart", "MB/s", size / section.seconds / 1e6)
 
 
 def _pieces(path: Path) -> list[bytes]:

@@ -41,6 +41,13 @@ def header(origin: str, part: str) -> str:
 
 
 def account_name(account: Account) -> str:
+    """The account as the program knows it: see ``_named``."""
+    if not account.shown:
+        account.shown = _named(account)
+    return account.shown
+
+
+def _named(account: Account) -> str:
     """Root, class, and the name after ``Id-``, with ``-XX`` in hex for what beancount does not allow."""
     name = _ODD.sub(lambda odd: f"-{ord(odd[0]):02X}", account.name)
     return f"{ROOTS[account.account_class]}:{_PARTS[account.account_class]}:Id-{name}"

@@ -29,7 +29,7 @@ ROOTS: Final = {
 ACTIONS: Final = {"freeze": "frozen", "unfreeze": "open again", "close": "closed"}
 
 
-class Posting(msgspec.Struct):
+class Posting(msgspec.Struct, gc=False):
     """A posting of a ``txn/1`` or ``post/1``; amounts are decimal strings of the account's currency."""
 
     account: str
@@ -39,7 +39,7 @@ class Posting(msgspec.Struct):
     credits: str = "0"
 
 
-class Entry(msgspec.Struct):
+class Entry(msgspec.Struct, gc=False):
     """An entry, as far as an export shows it (FORMAT, section 7)."""
 
     t: str
@@ -75,6 +75,7 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     opened: str
     closed: bool = False
     balance: str = "0"  # debits less credits, as it is written
+    shown: str = ""  # its name in the format, once it was worked out
 
     def signed(self, posting: Posting) -> str:
         """The amount of a posting; notes the balance after it."""
@@ -134,13 +135,13 @@ class Book:
         self._month: dict[str, Account] = {}
         self.date = ""
 
-    def add(self, data: bytes | memoryview, leaf: bytes) -> None:
-        """The next entry of the log, and its leaf hash. Entries without a meaning for accounting only make time pass."""
+    def add(self, data: bytes | memoryview, leaf: str) -> None:
+        """The next entry of the log, and its leaf hash in hex. Entries without a meaning for accounting only make time pass."""
         entry = self._decode(data)
         if entry.date != self.date:
             self._begin(entry.date)
         if entry.tx:
-            self._transaction(entry, leaf.hex())
+            self._transaction(entry, leaf)
         elif entry.t == "account/1":
             self._open(entry)
         elif entry.t == "account.update/1":

@@ -30,6 +30,13 @@ def header(origin: str, part: str) -> str:
 
 
 def account_name(account: Account) -> str:
+    """The account as the program knows it: see ``_named``."""
+    if not account.shown:
+        account.shown = _named(account)
+    return account.shown
+
+
+def _named(account: Account) -> str:
     """Root, class and name. ``%3A`` stands for a colon that would make an empty part; no name has a ``%``."""
     name = account.name
     while "::" in name:

@@ -14,6 +14,8 @@ import trio
 
 from ledgerfsd.export import beancount, journal
 from ledgerfsd.export.book import Book, Format
+from ledgerfsd.limits import BUNDLE_ENTRIES
+from ledgerfsd.merkle.tile import decode_bundle
 from ledgerfsd.service.export_files import TEXT_VERSION, Mark, Month, Spool, read_mark, write_mark
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+HEX: Final = 64  # digits of a hash
 INLINE_MAX: Final = 256  # entries written on without leaving the loop: some milliseconds
 SAVE_ENTRIES: Final = 1_000_000  # a mark each, so that a long first look that is killed need not begin anew
 MANY_ENTRIES: Final = 10_000  # written on at once: worth a mark
@@ -130,9 +133,8 @@ class Export:
     def extend(self, entries: int) -> None:
         """Write on up to the first ``entries`` entries. Raises OSError: then this export is of no use any more."""
         first = self._next
-        for index in range(first, entries):
-            self._book.add(self._engine.entry(index), self._engine.leaf(index))
-            self._next = index + 1
+        while self._next < entries:
+            self._write_bundle(entries)
             if self._next - self._marked >= SAVE_ENTRIES:
                 self.save()
         self._body.flush()
@@ -140,6 +142,16 @@ class Export:
         self._tail = self._book.unfinished_day().encode()
         if entries - first >= MANY_ENTRIES:
             self.save()
+
+    def _write_bundle(self, entries: int) -> None:
+        """To the end of the bundle, in which the next entry is, or to ``entries``."""
+        number, skip = divmod(self._next, BUNDLE_ENTRIES)
+        width = min(BUNDLE_ENTRIES, entries - number * BUNDLE_ENTRIES)
+        bundle = decode_bundle(bytes(self._engine.bundle(number, width)))
+        leaves = self._engine.hashes(0, self._next, width - skip).hex()
+        for place, data in enumerate(bundle[skip:]):
+            self._book.add(data, leaves[HEX * place : HEX * (place + 1)])
+            self._next += 1
 
     def whole(self) -> View:
         """``ledger.<format>`` as far as it was written."""
