@@ -89,6 +89,8 @@ void *lfs_grow_big(void *p, size_t bytes); /* the same, with huge pages where th
 
 /* Parse and judge one intent, but for its hash. The text must outlive the result. `source` and in->line give the id of an intent without one. */
 void lfs_intent_parse(const uint8_t *text, size_t len, lfs_text source, uint32_t line, lfs_arena *arena, lfs_intent *in);
+/* Fill in->f and in->present from the members of the outermost object, if each is a string of plain characters; -1: it is something else. text[0] is '{'. */
+int lfs_intent_quick(const uint8_t *text, const uint8_t *end, lfs_intent *in);
 /* Settle the codes 10 to 18, or fill in->canonical. */
 void lfs_intent_canonical(const uint8_t *text, size_t len, lfs_arena *arena, lfs_intent *in);
 /* The same for an intent of the ledger's own (system.c). */

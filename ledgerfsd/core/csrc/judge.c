@@ -3,6 +3,9 @@
 #include "intent.h"
 #include "lfs_codes.h"
 #include "lfs_json.h"
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 const char *const LFS_CLASS_NAMES[C_COUNT] = {"customer_liability", "safeguarding_asset", "own_funds", "equity",
                                               "income", "expense", "suspense", "clearing"};
@@ -30,7 +33,7 @@ static const struct { uint32_t required, optional; } MEMBERS[I_COUNT] = {
 
 static int same(lfs_text text, const char *word) {
     size_t len = strlen(word);
-    return text.len == len && memcmp(text.p, word, len) == 0;
+    return text.len == len && lfs_same(text.p, (const uint8_t *)word, len);
 }
 
 /* What a character may stand in, one bit each. */
@@ -46,8 +49,76 @@ static int all_of(const uint8_t *p, size_t len, int set) {
     return all;
 }
 
+#ifdef __SSE2__
+/* Some 16 bytes of which each is one of the text's, and each of the text's from `at` on is one, as far as 16 reach. */
+static inline __m128i sixteen(const uint8_t *p, size_t len, size_t at) {
+    if (len >= 16) return _mm_loadu_si128((const __m128i *)(p + (at + 16 <= len ? at : len - 16)));
+    uint64_t two[2];
+    if (len >= 8) {
+        memcpy(&two[0], p, 8), memcpy(&two[1], p + len - 8, 8);
+    } else if (len >= 4) {
+        uint32_t ends[2];
+        memcpy(&ends[0], p, 4), memcpy(&ends[1], p + len - 4, 4);
+        two[0] = two[1] = (uint64_t)ends[0] << 32 | ends[1];
+    } else {
+        uint32_t few = (uint32_t)p[0] << 24 | (uint32_t)p[len / 2] << 16 | (uint32_t)p[len - 1] << 8 | p[0];
+        two[0] = two[1] = (uint64_t)few << 32 | few;
+    }
+    return _mm_set_epi64x((long long)two[1], (long long)two[0]);
+}
+
+/* Bytes from first to last (ASCII). */
+static inline __m128i between(__m128i v, char first, char last) {
+    return _mm_and_si128(_mm_cmpgt_epi8(v, _mm_set1_epi8((char)(first - 1))), _mm_cmplt_epi8(v, _mm_set1_epi8((char)(last + 1))));
+}
+
+static int all_in_name(const uint8_t *p, size_t len) {
+    __m128i all = _mm_set1_epi8(-1);
+    for (size_t at = 0; at < len; at += 16) {
+        __m128i v = sixteen(p, len, at);
+        __m128i ok = _mm_or_si128(between(_mm_or_si128(v, _mm_set1_epi8(0x20)), 'a', 'z'), between(v, '0', ':'));
+        ok = _mm_or_si128(ok, _mm_or_si128(between(v, '-', '.'), _mm_cmpeq_epi8(v, _mm_set1_epi8('_'))));
+        all = _mm_and_si128(all, ok);
+    }
+    return _mm_movemask_epi8(all) == 0xffff;
+}
+
+/* Neither blank nor control characters, nor quote and backslash: '!' to '~'. */
+static int all_in_id(const uint8_t *p, size_t len) {
+    __m128i all = _mm_set1_epi8(-1);
+    for (size_t at = 0; at < len; at += 16) {
+        __m128i v = sixteen(p, len, at), bad = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+        all = _mm_and_si128(all, _mm_andnot_si128(bad, between(v, '!', '~')));
+    }
+    return _mm_movemask_epi8(all) == 0xffff;
+}
+
+/* Printable ASCII without a backslash: what needs no closer look. */
+static int plain(const uint8_t *p, size_t len) {
+    __m128i all = _mm_set1_epi8(-1);
+    for (size_t at = 0; at < len; at += 16) {
+        __m128i v = sixteen(p, len, at);
+        all = _mm_and_si128(all, _mm_andnot_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\\')), between(v, ' ', '~')));
+    }
+    return _mm_movemask_epi8(all) == 0xffff;
+}
+#else
+static int all_in_name(const uint8_t *p, size_t len) { return all_of(p, len, IN_NAME) != 0; }
+
+static int all_in_id(const uint8_t *p, size_t len) {
+    for (size_t i = 0; i < len; i++)
+        if (p[i] < '!' || p[i] > '~' || p[i] == '"' || p[i] == '\\') return 0;
+    return 1;
+}
+
+static int plain(const uint8_t *p, size_t len) {
+    (void)p, (void)len;
+    return 0;
+}
+#endif
+
 int lfs_name_ok(const uint8_t *p, size_t len) {
-    return len >= 1 && len <= 64 && (CHARACTERS[p[0]] & IN_NAME_FIRST) && all_of(p, len, IN_NAME);
+    return len >= 1 && len <= 64 && (CHARACTERS[p[0]] & IN_NAME_FIRST) && all_in_name(p, len);
 }
 
 int lfs_currency_ok(const uint8_t *p, size_t len) {
@@ -58,20 +129,18 @@ int lfs_currency_ok(const uint8_t *p, size_t len) {
 }
 
 int lfs_id_ok(lfs_text id, int may_be_ours) {
-    if (id.len < 1 || id.len > 128 || (id.p[0] == '~' && !may_be_ours)) return 0;
-    for (uint32_t i = 0; i < id.len; i++)
-        if (id.p[i] < '!' || id.p[i] > '~' || id.p[i] == '"' || id.p[i] == '\\') return 0;
-    return 1;
+    return id.len >= 1 && id.len <= 128 && (id.p[0] != '~' || may_be_ours) && all_in_id(id.p, id.len);
 }
 
 int lfs_text_ok(lfs_text text) {
-    uint8_t plain[1600];
+    uint8_t unescaped[1600];
     const uint8_t *p = text.p;
     if (text.len < 1 || text.len > 1536) return 0; /* 256 bytes are at most 1536 when each is escaped */
     size_t len = text.len;
+    if (len <= 256 && plain(p, len)) return 1;
     if (memchr(p, '\\', len)) {
-        len = lfs_json_unescape(p - 1, p + text.len + 1, plain);
-        p = plain;
+        len = lfs_json_unescape(p - 1, p + text.len + 1, unescaped);
+        p = unescaped;
     }
     if (len > 256) return 0;
     int bad = 0;
@@ -272,7 +341,7 @@ static void judge_members(lfs_intent *in, lfs_arena *arena) {
     in->type = I_TRANSFER;
     if (in->present & BIT(F_TYPE)) {
         lfs_text word = {in->f[F_TYPE].p + 1, in->f[F_TYPE].len - 2};
-        int type = 0;
+        int type = is_kind(in->f[F_TYPE], '"') && same(word, "transfer") ? I_TRANSFER : 0;
         while (type < I_COUNT && !(is_kind(in->f[F_TYPE], '"') && same(word, TYPE_NAMES[type]))) type++;
         if (type == I_COUNT) {
             in->code = LFS_UNKNOWN_TYPE;
@@ -318,7 +387,7 @@ static void judge_members(lfs_intent *in, lfs_arena *arena) {
     if (in->code == LFS_UNKNOWN_FIELD && in->other_name.p && /* there may be one in the postings too */
         lfs_json_name_order(in->other_name.p, in->other_name.len, (const uint8_t *)"postings", 8) < 0) in->field = F_OTHER;
     if ((in->present & transfer) == transfer && in->f[F_DEBIT].len == in->f[F_CREDIT].len &&
-        memcmp(in->f[F_DEBIT].p, in->f[F_CREDIT].p, in->f[F_DEBIT].len) == 0)
+        lfs_same(in->f[F_DEBIT].p, in->f[F_CREDIT].p, in->f[F_DEBIT].len))
         offend(in, LFS_SAME_ACCOUNT, F_CREDIT);
     if (in->type == I_OPEN_ACCOUNT && (in->present & BIT(F_ACCOUNT)) && (in->present & BIT(F_CURRENCY)) && in->second.value) { /* an opening account cannot open itself */
         static const char prefix[] = "equity:opening:";

@@ -7,11 +7,29 @@
 
 static inline int digit(uint8_t c) { return c >= '0' && c <= '9'; }
 
+#define QUICK_DIGITS 19 /* so many fit 64 bits */
+
+/* The usual amount: not zero digits, a point, not zero digits, and not many of both. Returns 0 when it is another. */
+static int quick_amount(const uint8_t *p, size_t len, lfs_amount *out) {
+    const uint8_t *end = p + len, *point = NULL;
+    uint64_t value = 0;
+    if (len < 1 || len > QUICK_DIGITS || !digit(*p) || (*p == '0' && len > 1 && p[1] != '.')) return 0;
+    for (; p < end; p++) {
+        if (digit(*p)) value = value * 10 + (uint64_t)(*p - '0');
+        else if (*p == '.' && !point && p + 1 < end) point = p;
+        else return 0;
+    }
+    out->value = value;
+    out->decimals = point ? (uint8_t)(end - point - 1) : 0;
+    return 1;
+}
+
 int lfs_amount_parse(const uint8_t *p, size_t len, lfs_amount *out) {
     const uint8_t *end = p + len;
     u128 value = 0;
     int overflow = 0;
     unsigned decimals = 0;
+    if (quick_amount(p, len, out)) return 0;
     if (p == end || !digit(*p) || (*p == '0' && p + 1 < end && p[1] != '.')) return LFS_BAD_AMOUNT;
     for (; p < end && digit(*p); p++) {
         overflow |= __builtin_mul_overflow(value, (u128)10, &value);
@@ -36,41 +54,46 @@ uint8_t *lfs_copy_long(uint8_t *to, const uint8_t *from, size_t len) { return (u
 #define PAIRS(tens) #tens "0" #tens "1" #tens "2" #tens "3" #tens "4" #tens "5" #tens "6" #tens "7" #tens "8" #tens "9"
 static const char PAIR[201] = PAIRS(0) PAIRS(1) PAIRS(2) PAIRS(3) PAIRS(4) PAIRS(5) PAIRS(6) PAIRS(7) PAIRS(8) PAIRS(9);
 
-/* The digits of value, two at a time, so that they end before `end`; none for 0. Returns where they begin. */
-static uint8_t *digits_before(uint8_t *end, uint64_t value) {
-    for (; value >= 100; value /= 100) {
-        end -= 2;
-        memcpy(end, PAIR + 2 * (value % 100), 2);
-    }
-    if (value >= 10) {
-        end -= 2;
-        memcpy(end, PAIR + 2 * value, 2);
-    } else if (value) {
-        *--end = (uint8_t)('0' + value);
-    }
-    return end;
+static const uint64_t POWERS[20] = {
+    1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000, 10000000000, 100000000000, 1000000000000, 10000000000000,
+    100000000000000, 1000000000000000, 10000000000000000, 100000000000000000, 1000000000000000000, 10000000000000000000u};
+
+static inline unsigned digits_of(uint64_t value) {
+    unsigned about = (64u - (unsigned)__builtin_clzll(value | 1)) * 1233 >> 12; /* log 2 is 1233 / 4096, nearly */
+    return about + 1 - (value < POWERS[about]) + (value == 0);
+}
+
+/* The last n digits of value, zeros in front. */
+static inline void put_padded(uint8_t *out, uint64_t value, unsigned n) {
+    uint8_t *at = out + n;
+    for (; n >= 2; n -= 2, value /= 100) memcpy(at -= 2, PAIR + 2 * (value % 100), 2);
+    if (n) *--at = (uint8_t)('0' + value % 10);
 }
 
 uint8_t *lfs_u64_put(uint8_t *out, uint64_t value) {
-    uint8_t digits[20], *end = digits + sizeof digits, *first = value ? digits_before(end, value) : end - 1;
-    if (!value) *first = '0';
-    return lfs_copy(out, first, (size_t)(end - first));
+    unsigned n = digits_of(value);
+    put_padded(out, value, n);
+    return out + n;
+}
+
+/* More than 64 bits: seldom. */
+static uint8_t *put_large(uint8_t *out, u128 value, unsigned decimals) {
+    uint8_t digits[64], *end = digits + sizeof digits, *first = end;
+    for (; value; value /= 10) *--first = (uint8_t)('0' + (unsigned)(value % 10));
+    out = lfs_copy(out, first, (size_t)(end - first) - decimals); /* decimals are at most 18, and there are at least 20 digits */
+    if (!decimals) return out;
+    *out++ = '.';
+    return lfs_copy(out, end - decimals, decimals);
 }
 
 uint8_t *lfs_amount_put(uint8_t *out, u128 value, unsigned decimals) {
-    uint8_t digits[64], *end = digits + sizeof digits, *first = end;
-    while (value >> 64) {
-        *--first = (uint8_t)('0' + (unsigned)(value % 10));
-        value /= 10;
-    }
-    first = digits_before(first, (uint64_t)value);
-    while (end - first <= (ptrdiff_t)decimals) *--first = '0'; /* at least one digit stands before the point */
-    out = lfs_copy(out, first, (size_t)(end - first) - decimals);
-    if (decimals) {
-        *out++ = '.';
-        out = lfs_copy(out, end - decimals, decimals);
-    }
-    return out;
+    if (value >> 64) return put_large(out, value, decimals);
+    uint64_t small = (uint64_t)value, whole = decimals == 2 ? small / 100 : small / POWERS[decimals];
+    out = lfs_u64_put(out, whole);
+    if (!decimals) return out;
+    *out++ = '.';
+    put_padded(out, small - whole * POWERS[decimals], decimals);
+    return out + decimals;
 }
 
 /* Days from civil and back, after the proleptic Gregorian calendar with years that begin in March. */
@@ -132,8 +155,8 @@ int lfs_time_parse(const uint8_t *p, size_t len, uint64_t *out) {
     return 0;
 }
 
-static uint8_t *put_digits(uint8_t *out, uint32_t value, int n) {
-    for (int i = n - 1; i >= 0; i--, value /= 10) out[i] = (uint8_t)('0' + value % 10);
+static uint8_t *put_digits(uint8_t *out, uint32_t value, unsigned n) {
+    put_padded(out, value, n);
     return out + n;
 }
 

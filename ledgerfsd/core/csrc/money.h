@@ -20,10 +20,33 @@ static inline uint8_t *lfs_copy(uint8_t *to, const uint8_t *from, size_t len) {
     } else if (len >= 8) {
         memcpy(to, from, 8);
         memcpy(to + len - 8, from + len - 8, 8);
+    } else if (len >= 4) {
+        memcpy(to, from, 4);
+        memcpy(to + len - 4, from + len - 4, 4);
     } else {
         for (size_t i = 0; i < len; i++) to[i] = from[i];
     }
     return to + len;
+}
+
+/* Are the len bytes the same? The same thought: a call of memcmp takes longer than comparing what is short. */
+static inline int lfs_same(const uint8_t *a, const uint8_t *b, size_t len) {
+    uint64_t a8[2], b8[2];
+    if (len > 16) return memcmp(a, b, len) == 0;
+    if (len >= 8) {
+        memcpy(&a8[0], a, 8), memcpy(&a8[1], a + len - 8, 8);
+        memcpy(&b8[0], b, 8), memcpy(&b8[1], b + len - 8, 8);
+        return ((a8[0] ^ b8[0]) | (a8[1] ^ b8[1])) == 0;
+    }
+    if (len >= 4) {
+        uint32_t a4[2], b4[2];
+        memcpy(&a4[0], a, 4), memcpy(&a4[1], a + len - 4, 4);
+        memcpy(&b4[0], b, 4), memcpy(&b4[1], b + len - 4, 4);
+        return ((a4[0] ^ b4[0]) | (a4[1] ^ b4[1])) == 0;
+    }
+    for (size_t i = 0; i < len; i++)
+        if (a[i] != b[i]) return 0;
+    return 1;
 }
 
 #define LFS_TOTAL_LIMIT ((u128)1 << 127) /* totals stay below it, so that a sum of two never overflows */
