@@ -19,8 +19,8 @@ static void publish_later(lfs_ledger *l, uint32_t ordinal, int states) {
         g->updates = lfs_grow(g->updates, g->updates_size * sizeof *g->updates);
     }
     lfs_update *update = &g->updates[g->n_updates++];
-    __builtin_prefetch((uint8_t *)(update + 8), 1); /* T2 on another core read it last */
-    __builtin_prefetch((uint8_t *)(update + 8) + 64, 1);
+    lfs_fetch_to_write(update + 8); /* T2 on another core read it last */
+    lfs_fetch_to_write((const uint8_t *)(update + 8) + 64);
     update->ordinal = ordinal;
     update->states = (uint8_t)states;
     update->state = l->state[ordinal];

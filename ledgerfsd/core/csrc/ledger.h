@@ -184,6 +184,14 @@ int lfs_entry_read(const uint8_t *bytes, uint32_t len, lfs_entry *out);
 /* Steps through entry->postings: *p is NULL before the first; returns 0 at the end, -1 on nonsense. */
 int lfs_entry_posting_next(lfs_text postings, const uint8_t **p, lfs_entry_posting *out);
 int lfs_entry_u64(lfs_text token, uint64_t *out);
+/* The line is going to be written, and another core has it. (A plain prefetch would get it to read, and it would have to be asked for again.) */
+static inline void lfs_fetch_to_write(const void *line) {
+#ifdef __x86_64__
+    __asm__ volatile("prefetchw %0" : : "m"(*(const uint8_t *)line));
+#else
+    __builtin_prefetch(line, 1);
+#endif
+}
 int lfs_text_is(lfs_text text, const char *word);
 lfs_text lfs_entry_id(const uint8_t *bytes, uint32_t len);     /* len 0: none */
 lfs_text lfs_entry_kind(const uint8_t *bytes, uint32_t len);

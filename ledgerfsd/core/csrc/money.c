@@ -70,10 +70,25 @@ static inline void put_padded(uint8_t *out, uint64_t value, unsigned n) {
     if (n) *--at = (uint8_t)('0' + value % 10);
 }
 
+/* The eight digits of a value below 10^8 in a word, the first one in its lowest byte: two numbers of four digits are taken apart side by side, then four of
+ * two, then eight of one. */
+static inline uint64_t eight_digits(uint32_t value) {
+    uint64_t fours = value / 10000 | (uint64_t)(value % 10000) << 32;
+    uint64_t hundreds = (fours * 10486 >> 20) & 0x0000007f0000007f, twos = hundreds | (fours - 100 * hundreds) << 16;
+    uint64_t tens = (twos * 103 >> 10) & 0x000f000f000f000f;
+    return (tens | (twos - 10 * tens) << 8) | 0x3030303030303030;
+}
+
 uint8_t *lfs_u64_put(uint8_t *out, uint64_t value) {
     unsigned n = digits_of(value);
-    put_padded(out, value, n);
-    return out + n;
+    if (n > 8) {
+        put_padded(out, value, n);
+        return out + n;
+    }
+    uint64_t digits = eight_digits((uint32_t)value) >> (64 - 8 * n);
+    uint8_t bytes[8];
+    memcpy(bytes, &digits, 8);
+    return lfs_copy(out, bytes, n);
 }
 
 /* More than 64 bits: seldom. */

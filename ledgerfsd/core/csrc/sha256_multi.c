@@ -131,22 +131,46 @@ static void many_mixed(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefi
 
 #define EVEN_BLOCKS_MAX 16
 
-/* As many strings as there are lanes, which all come to the same number of blocks: copied and padded, and then there is nothing to decide. */
-static void even(const lfs_lanes *lanes, int prefix, const lfs_strings *in, const uint32_t *which, unsigned blocks, uint8_t *out) {
-    uint8_t rows[LFS_LANES_MAX][64 * EVEN_BLOCKS_MAX], digests[LFS_LANES_MAX][32];
-    const uint8_t *messages[LFS_LANES_MAX];
-    for (unsigned lane = 0; lane < lanes->lanes; lane++) {
+static void digests_write(const uint32_t *states, unsigned wide, const uint32_t *which, uint8_t *out) {
+    for (unsigned lane = 0; lane < wide; lane++) {
+        uint32_t state[8];
+        for (unsigned word = 0; word < 8; word++) state[word] = states[word * wide + lane];
+        lfs_digest_write(state, out + 32 * (size_t)which[lane]);
+    }
+}
+
+static void start(uint32_t *state, unsigned wide) {
+    for (unsigned word = 0; word < 8; word++)
+        for (unsigned lane = 0; lane < wide; lane++) state[word * wide + lane] = LFS_SHA256_START[word];
+}
+
+/* As many strings as there are lanes, which all come to the same number of blocks: copied and padded, and then there is nothing to decide.
+ * While a block is hashed, a line of each of the strings from `next` on is fetched: another core wrote them last, and the copy would wait for each. */
+static void even(const lfs_lanes *lanes, int prefix, const lfs_strings *in, const uint32_t *which, unsigned blocks, size_t next, size_t n, uint8_t *out) {
+    _Alignas(64) uint8_t rows[LFS_LANES_MAX][64 * EVEN_BLOCKS_MAX];
+    _Alignas(64) uint32_t state[8 * LFS_LANES_MAX];
+    const uint8_t *data[LFS_LANES_MAX];
+    unsigned wide = lanes->lanes;
+    for (unsigned lane = 0; lane < wide; lane++) {
         uint8_t *row = rows[lane];
         uint64_t len = in->lens[which[lane]] + (prefix != LFS_NO_PREFIX), bits = __builtin_bswap64(8 * len);
-        messages[lane] = row;
         row[0] = (uint8_t)prefix;
         memcpy(row + (prefix != LFS_NO_PREFIX), in->entries[which[lane]], in->lens[which[lane]]);
         memset(row + len, 0, 64 * blocks - len);
         row[len] = 0x80;
         memcpy(row + 64 * blocks - 8, &bits, 8);
     }
-    lfs_sha256_many_padded(lanes, messages, blocks, lanes->lanes, digests[0]);
-    for (unsigned lane = 0; lane < lanes->lanes; lane++) memcpy(out + 32 * (size_t)which[lane], digests[lane], 32);
+    start(state, wide);
+    unsigned soon = n - next < wide ? (unsigned)(n - next) : wide;
+    for (unsigned block = 0; block < blocks; block += 2) {
+        for (unsigned lane = 0; lane < wide; lane++) data[lane] = rows[lane] + 64 * block;
+        for (unsigned i = 0; i < soon; i++) {
+            __builtin_prefetch(in->entries[next + i] + 64 * block);
+            __builtin_prefetch(in->entries[next + i] + 64 * block + 64);
+        }
+        lanes->blocks(state, data, blocks - block < 2 ? 1 : 2);
+    }
+    digests_write(state, wide, which, out);
 }
 
 void lfs_sha256_many(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefix, const lfs_strings *in, size_t n, uint8_t *out) {
@@ -161,7 +185,7 @@ void lfs_sha256_many(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefix,
         if (count[blocks] < lanes->lanes) continue;
         count[blocks] = 0;
         if (blocks) {
-            even(lanes, prefix, in, waiting[blocks], (unsigned)blocks, out);
+            even(lanes, prefix, in, waiting[blocks], (unsigned)blocks, i + 1, n, out);
             continue;
         }
         for (unsigned k = 0; k < lanes->lanes; k++) texts[k] = in->entries[waiting[0][k]], lens[k] = in->lens[waiting[0][k]];
@@ -180,10 +204,8 @@ void lfs_sha256_many_padded(const lfs_lanes *lanes, const uint8_t *const *messag
     const uint8_t *data[LFS_LANES_MAX];
     unsigned wide = lanes->lanes;
     for (size_t first = 0; first < n; first += wide) {
-        for (unsigned lane = 0; lane < wide; lane++) { /* an idle lane reads what another reads */
-            data[lane] = messages[first + lane < n ? first + lane : first];
-            for (unsigned word = 0; word < 8; word++) state[word * wide + lane] = LFS_SHA256_START[word];
-        }
+        start(state, wide);
+        for (unsigned lane = 0; lane < wide; lane++) data[lane] = messages[first + lane < n ? first + lane : first]; /* an idle lane reads what another reads */
         lanes->blocks(state, data, blocks);
         for (unsigned lane = 0; lane < wide && first + lane < n; lane++) {
             uint32_t one[8];
