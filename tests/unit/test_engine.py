@@ -244,6 +244,7 @@ def test_the_socket_is_answered_without_asking_when_nobody_has_to_be_told(engine
         listening.setblocking(False)
         engine.listen(listening.fileno())
         client.connect(str(tmp_path / "socket"))
+        client.settimeout(20)
 
         def ask(number: int, debit: str = "a", credit: str = "b") -> None:
             intent = {"id": f"s{number}", "debit": debit, "credit": credit, "amount": "1.00"}
@@ -270,13 +271,24 @@ def test_the_socket_is_answered_without_asking_when_nobody_has_to_be_told(engine
         assert engine.touched() == [engine.ordinal(b"a")]
         ask(3, "c", "d")
         assert json.loads(client.recv(4096))["line"] == 3
+        ask(4)
+        assert readable(engine.wakeup_fd, 20)
+        engine.completions()  # held, while the mount is told
+        engine.touched()
+        ask(5, "c", "d")
+        assert readable(engine.wakeup_fd, 20), "behind what is held the rest waits as well, and has to be asked for"
+        engine.deliver()
+        assert json.loads(client.recv(4096))["line"] == 4
+        engine.completions()
+        engine.deliver()
+        assert json.loads(client.recv(4096))["line"] == 5
         for who in Attending:
             engine.attend(who, True)
             assert readable(engine.wakeup_fd, 0), "what was committed just before was announced to nobody"
             engine.completions()
-            ask(4 + who, "c", "d")
-            told(3 + who)
+            ask(6 + who, "c", "d")
+            told(5 + who)
             engine.attend(who, False)
         ask(9, "c", "d")
-        assert json.loads(client.recv(4096))["line"] == 6
+        assert json.loads(client.recv(4096))["line"] == 8
     engine.close()

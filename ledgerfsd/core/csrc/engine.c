@@ -203,7 +203,7 @@ static void complete(lfs_engine *e, lfs_group *g, int unattended) {
     for (lfs_ticket *t = g->tickets, *next; t; t = next) {
         next = t->next;
         if (t->connection) {
-            lfs_socket_finished(e, t, unattended);
+            ask |= lfs_socket_finished(e, t, unattended);
             continue;
         }
         ask = 1;

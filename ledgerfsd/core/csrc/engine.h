@@ -199,8 +199,8 @@ uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t); /* a list of them, under one
 int lfs_unattended(lfs_engine *e); /* what is published now may be answered without asking Python */
 
 /* socket.c */
-void lfs_socket_finished(lfs_engine *e, lfs_ticket *t, int unattended); /* under the engine's lock */
-int lfs_socket_due(lfs_engine *e);                                      /* the same; then lfs_socket_wake, without the lock */
+int lfs_socket_finished(lfs_engine *e, lfs_ticket *t, int unattended); /* under the engine's lock; 1: it waits for Python */
+int lfs_socket_due(lfs_engine *e);                                     /* the same; then lfs_socket_wake, without the lock */
 void lfs_socket_wake(lfs_engine *e);
 void lfs_socket_stop(lfs_engine *e);
 void lfs_socket_end(lfs_engine *e);

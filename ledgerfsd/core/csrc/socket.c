@@ -275,12 +275,14 @@ static void move_list(lfs_ticket **from, lfs_ticket ***from_tail, lfs_ticket ***
 }
 
 /* Behind what waits for Python the rest waits too: answers of a connection come in the order of its lines. */
-void lfs_socket_finished(lfs_engine *e, lfs_ticket *t, int unattended) {
+int lfs_socket_finished(lfs_engine *e, lfs_ticket *t, int unattended) {
     struct lfs_socket *s = e->socket;
-    lfs_ticket ***tail = unattended && !s->finished && !s->held ? &s->ready_tail : &s->finished_tail;
+    int at_once = unattended && !s->finished && !s->held;
+    lfs_ticket ***tail = at_once ? &s->ready_tail : &s->finished_tail;
     t->next = NULL;
     **tail = t;
     *tail = &t->next;
+    return !at_once;
 }
 
 void lfs_socket_hold(lfs_engine *e) {

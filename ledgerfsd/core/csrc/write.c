@@ -153,6 +153,8 @@ static void index_group(lfs_engine *e, const lfs_group *g) {
     for (uint32_t i = 0; i < g->n_updates; i++) {
         uint32_t ordinal = updates[i].ordinal, k = i;
         uint64_t index = updates[i].state.last_index;
+        __builtin_prefetch(&updates[i + 24]); /* T1 on another core wrote it; behind the end there is nothing to lose */
+        __builtin_prefetch((const uint8_t *)&updates[i + 24] + 64);
         if (i + 8 < g->n_updates) __builtin_prefetch(&e->runs.heads[updates[i + 8].ordinal], 1);
         while (k > 0 && updates[k - 1].state.last_index == index && updates[k - 1].ordinal != ordinal) k--;
         if (k > 0 && updates[k - 1].state.last_index == index) continue; /* a second posting of the account in this entry */
