@@ -114,7 +114,10 @@ def engine() -> Iterator[Engine]:
 
 @st.composite
 def written(draw: st.DrawFn) -> bytes:
-    """An intent of strings only, written with blanks or without, of which up to two bytes are others: what intent_quick.c reads, and what just not."""
+    """An intent of strings only, with blanks or without, of which up to two bytes are others.
+
+    That is what intent_quick.c reads, and what it just does not read.
+    """
     kind = draw(st.sampled_from(["transfer", "hold", "post", "void", "freeze", "close_period"]))
     intent: dict[str, Any] = {
         "type": kind,
