@@ -54,22 +54,24 @@ class FrontFiles:
             self._front.deliver(now_ns)
 
     def _record(self, verdicts: list[Verdict]) -> int:
-        answers = self._inbox.receipts.answer_documents(map(self._document, verdicts))
+        committed = refused = 0
+        documents: list[Document] = []
+        for verdict in verdicts:
+            name = verdict.name.decode()
+            if verdict.plain:
+                committed += 1
+                documents.append((name, verdict.size, (verdict.entry, verdict.tx, verdict.block)))
+                continue
+            completion = self._front.completion(verdict)
+            committed += completion.committed
+            refused += len(completion) - completion.committed
+            documents.append((name, verdict.size, outcomes(completion.runs(), dry_run=False)))
+        answers = self._inbox.receipts.answer_documents(documents)
         for verdict, answer in zip(verdicts, answers, strict=True):
             self._known(verdict, answer)
         self._inbox.tidy()
+        self._inbox.ledger.metrics.answered(committed, refused, (verdict.waited_ns for verdict in verdicts))
         return answers[-1].mtime_ns
-
-    def _document(self, verdict: Verdict) -> Document:
-        metrics = self._inbox.ledger.metrics
-        name = verdict.name.decode()
-        if verdict.plain:
-            metrics.answered(1, 0, verdict.waited_ns)
-            return name, verdict.size, (verdict.entry, verdict.tx, verdict.block)
-        completion = self._front.completion(verdict)
-        committed = completion.committed
-        metrics.answered(committed, len(completion) - committed, verdict.waited_ns)
-        return name, verdict.size, outcomes(completion.runs(), dry_run=False)
 
     def _known(self, verdict: Verdict, answer: Answer) -> None:
         name = verdict.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -56,13 +56,14 @@ class Metrics:
         self.refused.inc(len(completion) - committed)
         self.commit_seconds.observe(seconds)
 
-    def answered(self, committed: int, refused: int, waited_ns: int) -> None:
-        """The same of a submission of the front."""
+    def answered(self, committed: int, refused: int, waits_ns: Iterable[int]) -> None:
+        """The same of submissions of the front: intents of all together, and how long each had to wait."""
         if committed:
             self.committed.inc(committed)
         if refused:
             self.refused.inc(refused)
-        self.commit_seconds.observe(waited_ns / 1e9)
+        for waited_ns in waits_ns:
+            self.commit_seconds.observe(waited_ns / 1e9)
 
     def text(self, gauges: Mapping[str, tuple[str, float | Mapping[str, float]]]) -> bytes:
         """The exposition format; ``gauges``: name without prefix → (help, value now, or values by name of anchor)."""

@@ -199,7 +199,7 @@ static int of_file(lfs_front *f, const head *h, uint64_t number) {
 
 /* -- all */
 
-/* A signal for a writer that waits: it gets the verdict all the same (SEMANTICS, 8). */
+/* A signal for a writer that waits: it gets the verdict all the same, for the commit is on its way. */
 static int interrupted(lfs_front *f, const head *h) {
     const struct fuse_interrupt_in *in = (const void *)(h + 1);
     int ours = 0;
