@@ -237,14 +237,10 @@ class Engine:
         accounts_max: int = limits.ACCOUNTS_MAX,
         ids_recent: int | None = None,
         saved: SavedState | None = None,
-        verify: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Open and recover: load ``saved`` (or begin from nothing) and replay the rest of the journal.
 
-        ``verify``: read the journal of this store instead, changing nothing of it, and verify what a start trusts as well;
-        ``store`` is scratch for what its projections should hold, and the engine is not to be started. An unfinished
-        batch is counted (``recovery.cut_bytes``), not cut.
         ``ids_recent``: for tests: how many ids a table of the newest holds before another is begun (there are two); None: 1,500,000.
         ``progress(done_bytes, total_bytes)`` is called now and then. Raises StoreError when the files cannot be used (a ``saved`` that does
         not fit among them: open again without it), DamageError when the journal is damaged. No thread runs before ``start``.
@@ -253,8 +249,6 @@ class Engine:
         self._handle = ffi.gc(lib.lfs_engine_new(os.fsencode(store), segment_bytes, accounts_max), lib.lfs_engine_free)
         if ids_recent is not None:
             lib.lfs_engine_ids(self._handle, ids_recent)
-        if verify is not None:
-            self._check(lib.lfs_engine_verify(self._handle, os.fsencode(verify)))
         self._open(saved)
         step = ffi.new("lfs_progress *")
         while more := lib.lfs_replay(self._handle, REPLAY_STEP_BYTES, step):
@@ -606,7 +600,7 @@ class Engine:
         )
 
     def system_entries(self) -> list[int]:
-        """Indexes of the entries of kind key/1 and restore/1, ascending; while verifying also of anchor/1."""
+        """Indexes of the entries of kind key/1 and restore/1, ascending."""
         found: list[int] = []
         piece = ffi.new("uint32_t[]", 1024)
         while count := lib.lfs_read_system(self._handle, len(found), piece, 1024):

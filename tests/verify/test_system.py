@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from ledgerfsd.core.engine import Engine
 from ledgerfsd.core.pure.ledger import Ledger
+from ledgerfsd.core.verifier import Applied, Verifier
 from ledgerfsd.errors import DamageError
 from ledgerfsd.types import Mode
-from tests.verify.support import ORIGIN, SEGMENT_BYTES, canonical, seal_again, verify, write_store
+from tests.verify.support import ORIGIN, canonical, seal_again, verify, write_store
 
 START = 1_790_000_000_000_000_000
 VKEY = f"{ORIGIN}+01234567+AQAB"
@@ -67,18 +67,14 @@ ENTRIES = history()
 def verdicts(root: Path, entries: list[bytes]) -> list[bool]:
     """Whether core, twin and stand-alone verifier accept them."""
     store = write_store(root / "store", entries)
-    (root / "scratch").mkdir()
-    found = []
-    for judge in (
-        lambda: Engine(root / "scratch", segment_bytes=SEGMENT_BYTES, verify=store),
-        lambda: Ledger.replay(entries),
-    ):
-        try:
-            judge()
-            found.append(True)
-        except DamageError:
-            found.append(False)
-    return [*found, verify.main(["store", str(store), "--quiet"]) == 0]
+    core = Verifier(store, applied=Applied())
+    core.wait()
+    try:
+        Ledger.replay(entries)
+        twin = True
+    except DamageError:
+        twin = False
+    return [core.damage is None, twin, verify.main(["store", str(store), "--quiet"]) == 0]
 
 
 def again(value: dict[str, Any]) -> None:

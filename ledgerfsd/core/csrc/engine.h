@@ -68,7 +68,7 @@ struct lfs_ticket {
 };
 
 struct lfs_engine {
-    char store[PATH_MAX], verified[PATH_MAX]; /* verified: the store whose journal is only read, "" in normal life */
+    char store[PATH_MAX];
     int journal_dir, hashes_dir, runs_dir;
     uint64_t segment_bytes;
     char error[512];
@@ -169,7 +169,6 @@ void lfs_group_free(lfs_group *g);
 
 /* roots.c */
 uint64_t lfs_monotonic(void);
-int lfs_state_replayed(lfs_engine *e, const lfs_entry *seal); /* while verifying; -1: the seal carries another root */
 int lfs_state_begin(lfs_engine *e); /* -1: the newest seal carries another root */
 const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[32]);
 void lfs_state_published(lfs_engine *e, const lfs_group *g, int carried);

@@ -115,12 +115,10 @@ typedef struct lfs_ledger {
     uint64_t seed;
     uint8_t policy_leaf[32];
     uint64_t incarnation;
-    uint32_t *system, n_system, system_size; /* indexes of key/1 and restore/1; of anchor/1 too while the journal is verified */
+    uint32_t *system, n_system, system_size; /* indexes of key/1 and restore/1 */
     lfs_group *group;
     lfs_undo *undo;
     uint32_t n_undo, undo_size;
-    uint8_t *touched_mark; /* per account; only while the journal is verified: replay then lists the accounts it changes */
-    uint32_t *touched, n_touched, touched_size;
     lfs_posted *posted; /* by the batch that replay has in hand, also what the saved state contained */
     uint32_t n_posted, posted_size;
     int scoped; /* changes are being recorded, so that they can be taken back */
@@ -252,16 +250,6 @@ void lfs_expire(lfs_ledger *l, uint64_t now_ns);
 /* replay.c */
 /* Apply a verified entry. Returns 0, or -1 with the reason in why (256 bytes). *tag gets the tag of its id, *tx its number. */
 int lfs_replay_entry(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint32_t len, uint64_t *tag, uint64_t *tx, char *why);
-
-static inline void lfs_touch(lfs_ledger *l, uint32_t ordinal) {
-    if (!l->touched_mark || l->touched_mark[ordinal]) return;
-    l->touched_mark[ordinal] = 1;
-    if (l->n_touched == l->touched_size) {
-        l->touched_size = l->touched_size ? 2 * l->touched_size : 1024;
-        l->touched = lfs_grow(l->touched, l->touched_size * sizeof *l->touched);
-    }
-    l->touched[l->n_touched++] = ordinal;
-}
 
 static inline void lfs_posting_note(lfs_ledger *l, uint32_t ordinal, uint64_t index, uint32_t len, int states) {
     if (l->n_posted == l->posted_size) {

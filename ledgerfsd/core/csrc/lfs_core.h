@@ -53,9 +53,6 @@ int lfs_engine_create(lfs_engine *e, const char *ledger, const char *currencies_
 int lfs_engine_open(lfs_engine *e, const uint8_t *mark);
 /* For tests, before the engine is opened: ids that are kept in a table before another is begun, and entries of which a run of ids is made. */
 void lfs_engine_ids(lfs_engine *e, uint64_t recent);
-/* Before lfs_engine_open(e, NULL): the journal is that of another store, of which nothing is changed; and replay also verifies what a start trusts (state
- * roots, ids). This engine's own store is scratch for what the projections should hold. Never to be started. */
-int lfs_engine_verify(lfs_engine *e, const char *store);
 int lfs_load_page(lfs_engine *e, uint32_t page, const uint8_t *bytes, size_t len);
 int lfs_load_table(lfs_engine *e, const char *name, const uint8_t *bytes, size_t len);
 /* After the pages: names into their table. */
@@ -147,7 +144,7 @@ int lfs_read_account(lfs_engine *e, uint64_t ordinal, lfs_account_view *out);
 /* Indexes of the account's chain above `stop`, newest first; returns how many were written (at most cap). begin: 0 = the newest
  * entry, else the index of an entry of the chain to go on behind. */
 uint64_t lfs_read_history(lfs_engine *e, uint64_t ordinal, int64_t stop, int64_t behind, uint64_t *out, uint64_t cap);
-/* Indexes of the entries of kind key/1 and restore/1 (and anchor/1 while verifying), ascending, from number `from` on; returns how many were written (at most cap). */
+/* Indexes of the entries of kind key/1 and restore/1, ascending, from number `from` on; returns how many were written (at most cap). */
 uint32_t lfs_read_system(lfs_engine *e, uint32_t from, uint32_t *out, uint32_t cap);
 /* Stream offset of an entry; of the one that comes next: the length of the stream. -1: out of range. */
 int64_t lfs_read_offset(lfs_engine *e, uint64_t index);

@@ -11,7 +11,6 @@
 static int open_dirs(lfs_engine *e, int empty) {
     const char *names[] = {"journal", "hashes", "runs"};
     int *fds[] = {&e->journal_dir, &e->hashes_dir, &e->runs_dir};
-    char path[PATH_MAX + 16];
     int store = open(e->store, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (store < 0) return lfs_fail_api(e, "cannot open the store %s: %s", e->store, strerror(errno));
     for (int i = 0; i < 3; i++) {
@@ -22,24 +21,12 @@ static int open_dirs(lfs_engine *e, int empty) {
     int failed = e->runs_dir >= 0 && lfs_runs_open(e, store, empty);
     close(store);
     if (failed) return -1;
-    if (e->runs_dir >= 0 && e->verified[0]) {
-        close(e->journal_dir);
-        snprintf(path, sizeof path, "%s/journal", e->verified);
-        e->journal_dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    }
     return e->journal_dir < 0 || e->runs_dir < 0 ? lfs_fail_api(e, "cannot open the folders of the store: %s", strerror(errno)) : 0;
 }
 
 void lfs_engine_ids(lfs_engine *e, uint64_t recent) {
     e->ledger.ids_most = recent;
     e->runs.ids_run = recent / 2 + 1;
-}
-
-int lfs_engine_verify(lfs_engine *e, const char *store) {
-    snprintf(e->verified, sizeof e->verified, "%s", store);
-    e->ledger.touched_mark = lfs_grow(NULL, e->ledger.accounts_max);
-    memset(e->ledger.touched_mark, 0, e->ledger.accounts_max);
-    return 0;
 }
 
 int lfs_engine_create(lfs_engine *e, const char *ledger, const char *currencies_hash, uint64_t now_ns) {
@@ -281,11 +268,6 @@ static const char *check_seal(lfs_engine *e, const lfs_entry *seal, uint64_t fir
     return NULL;
 }
 
-static int id_known(lfs_ledger *l, const uint8_t *bytes, uint32_t len) {
-    lfs_text id = lfs_entry_id(bytes, len);
-    return lfs_id_find(l, lfs_hash(l, id.p, id.len), id.p, id.len) >= 0;
-}
-
 static void publish_replayed(lfs_engine *e, uint64_t time) {
     lfs_ledger *l = &e->ledger;
     e->counts = (lfs_counts){l->next_index, l->next_tx - 1, l->height - 1, l->n_accounts, e->stream_end, time, l->incarnation};
@@ -293,7 +275,7 @@ static void publish_replayed(lfs_engine *e, uint64_t time) {
 }
 
 /* Apply the n entries at e->replay_bytes, the last of which is the seal. NULL, or what does not follow from the entries before (*bad). */
-static const char *apply_batch(lfs_engine *e, uint32_t n, uint64_t *tags, uint64_t *txs, const lfs_entry *seal, uint64_t *bad) {
+static const char *apply_batch(lfs_engine *e, uint32_t n, uint64_t *tags, uint64_t *txs, uint64_t *bad) {
     static __thread char reason[256];
     lfs_ledger *l = &e->ledger;
     uint64_t first = e->replay_first, tx_before = l->next_tx, tx;
@@ -301,13 +283,10 @@ static const char *apply_batch(lfs_engine *e, uint32_t n, uint64_t *tags, uint64
         e->replay_n = i;
         *bad = first + i;
         if (lfs_replay_entry(l, first + i, e->replay_bytes[i], e->replay_len[i], &tags[i], &tx, reason)) return reason;
-        if (e->verified[0] && tags[i] && id_known(l, e->replay_bytes[i], e->replay_len[i])) return "its id belongs to an entry before";
         if (tags[i]) lfs_table_load(&l->ids, tags[i], (uint32_t)(first + i));
         if (tx) txs[tx - tx_before] = first + i;
     }
     tags[n - 1] = 0;
-    *bad = first + n - 1;
-    if (e->verified[0] && seal->state_root.p && lfs_state_replayed(e, seal)) return "its state_root is not that of the accounts";
     return NULL;
 }
 
@@ -356,7 +335,7 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
     l->n_posted = 0;
     lfs_ids_settle(l);
     lfs_table_reserve(&l->ids, n);
-    *why = apply_batch(e, n, tags, txs, &entry, bad);
+    *why = apply_batch(e, n, tags, txs, bad);
     e->replay_n = 0;
     if (*why) {
         free(txs);
@@ -501,16 +480,6 @@ int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress) {
         return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s, and later batches follow: the journal is damaged%s", name,
                             (unsigned long long)bad, why ? why : "the stream ends here", advice);
     if (!e->counts.blocks) return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s%s", name, (unsigned long long)bad, why ? why : "empty", advice);
-    if (e->verified[0]) {
-        for (uint32_t i = good.segment; i < e->n_segments; i++) {
-            struct stat st;
-            uint64_t from = i == good.segment ? good.at : 0;
-            if (fstat(e->segments[i].fd, &st) == 0) e->cut_bytes += content_end(e->segments[i].map, from, (uint64_t)st.st_size) - from;
-        }
-        memcpy(e->published, e->ledger.state, e->ledger.n_accounts * sizeof *e->published);
-        progress->cut_bytes = e->cut_bytes; /* not cut, only counted */
-        return 0;
-    }
     if (cut_tail(e, good.segment, good.at) || close_segments(e)) return -2;
     /* A process that was killed before its sync may have left the last batch in the page cache only. It counts from now on: whoever sends one of
      * its intents again is told so. */

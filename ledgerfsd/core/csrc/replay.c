@@ -74,7 +74,6 @@ static int apply_posting(lfs_ledger *l, place *at, const lfs_entry_posting *post
     after.last_index = at->index;
     if (at->tx) after.last_tx = at->tx;
     *state = after;
-    lfs_touch(l, ordinal);
     at->applied[at->n - 1] = 1;
     return 0;
 }
@@ -109,7 +108,6 @@ static int replay_account(lfs_ledger *l, const place *at, const lfs_entry *e, ch
     l->info[ordinal] = info;
     l->state[ordinal] = (lfs_state){.last_index = at->index, .entries = 1, .log_bytes = (uint64_t)at->len + 1};
     lfs_table_load(&l->names, lfs_tag(l, e->account.p, e->account.len), ordinal);
-    lfs_touch(l, ordinal);
     lfs_posting_note(l, ordinal, at->index, at->len, 0);
     return 0;
 }
@@ -126,7 +124,6 @@ static int replay_update(lfs_ledger *l, const place *at, const lfs_entry *e, cha
     state->last_index = at->index;
     state->entries++;
     state->log_bytes += (uint64_t)at->len + 1;
-    lfs_touch(l, ordinal);
     return 0;
 }
 

@@ -71,21 +71,6 @@ int lfs_state_begin(lfs_engine *e) {
     return lfs_hash_is(seal.state_root, root) ? 0 : -1;
 }
 
-/* The accounts that replay has changed since the last seal that carried the root; that tree must have the seal's root. */
-int lfs_state_replayed(lfs_engine *e, const lfs_entry *seal) {
-    lfs_ledger *l = &e->ledger;
-    uint8_t root[32];
-    lfs_state_open(e, l->n_accounts);
-    for (uint32_t i = 0; i < l->n_touched; i++) {
-        uint32_t ordinal = l->touched[i];
-        lfs_state_tree_set(&e->tree, ordinal, &l->info[ordinal], &l->state[ordinal]);
-        l->touched_mark[ordinal] = 0;
-    }
-    l->n_touched = 0;
-    lfs_state_tree_root(&e->tree, root);
-    return lfs_hash_is(seal->state_root, root) ? 0 : -1;
-}
-
 /* -- T4 */
 
 void *lfs_tree_loop(void *context) {

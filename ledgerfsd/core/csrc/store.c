@@ -175,7 +175,7 @@ int lfs_segments_open(lfs_engine *e) {
     for (uint32_t i = 0; i < n && !failed; i++) {
         char name[40];
         snprintf(name, sizeof name, "%020llu.seg", (unsigned long long)found[i]);
-        int fd = openat(e->journal_dir, name, (e->verified[0] ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+        int fd = openat(e->journal_dir, name, O_RDWR | O_CLOEXEC);
         if (fd < 0 || lfs_segment_add(e, fd, found[i], 0)) failed = lfs_fail_api(e, "cannot open journal/%s: %s", name, strerror(errno));
     }
     if (!failed && (n == 0 || found[0] != 0)) failed = lfs_fail_api(e, "journal/ has no segment that begins at entry 0");

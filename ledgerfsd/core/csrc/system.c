@@ -219,7 +219,7 @@ static int restore_follows(const lfs_ledger *l, const lfs_intent *in, uint64_t i
 
 /* The entry at `index` stands. */
 static void note(lfs_ledger *l, const lfs_intent *in, uint64_t index) {
-    if (in->type == I_ANCHOR && !l->touched_mark) return; /* there may be many, and only `verify` asks for them */
+    if (in->type == I_ANCHOR) return; /* there may be many, and nobody asks for them */
     lfs_undo *undo = lfs_undo_push(l, U_SYSTEM, (uint32_t)l->incarnation);
     (void)undo;
     if (l->n_system == l->system_size) {
