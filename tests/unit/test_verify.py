@@ -19,6 +19,7 @@ from ledgerfsd.core.hashing import Frontier, leaf_hashes, mth
 from ledgerfsd.core.pure.canonical import dump
 from ledgerfsd.core.pure.journal import recover
 from ledgerfsd.core.verifier import Applied, Verifier
+from ledgerfsd.errors import DamageError
 from ledgerfsd.journal.fsck import Check
 from ledgerfsd.journal.layout import Layout, create
 from ledgerfsd.merkle import note
@@ -444,3 +445,30 @@ def test_another_state_root_in_the_newest_seal(copied: Layout) -> None:
     assert "state root of the newest seal" in opened.engine.failure
     opened.engine.close()
     opened.index.close()
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_bytes_behind_a_closed_segment(copied: Layout, saved: bool) -> None:
+    """FORMAT 3: zeros are a cut that a crash lost, and the next start makes it good. Anything else was put there: no start touches it."""
+    if not saved:
+        (copied.index / "data.mdb").unlink()
+    first, second = copied.segments()[:2]
+    whole = first.read_bytes()
+    for behind in (b"\0\0x", bytes(5000) + b"\1"):
+        first.write_bytes(whole + behind)
+        damage = next(found for found in verify(copied, anchors=[])[0] if found.severity == "damage")
+        assert (damage.file, damage.entry) == (f"journal/{first.name}", int(second.stem) - 1)
+        assert "bytes that are no entry stand behind it" in damage.what
+        assert any(found.severity == "damage" for found in Check(copied).run())
+        named = f"journal/{first.name}, entry {damage.entry}: bytes that are no entry"
+        with pytest.raises(DamageError, match="entry [0-9]+ was committed here" if saved else named):
+            open_store(copied, segment_bytes=SEGMENT_BYTES)
+        assert first.read_bytes() == whole + behind
+    if saved:
+        return  # the cut is synced before anything behind it is, and so before a mark that lies behind it
+    first.write_bytes(whole + bytes(5000))
+    assert not any(found.severity == "damage" for found in verify(copied, anchors=[])[0])
+    opened = open_store(copied, segment_bytes=SEGMENT_BYTES)
+    opened.engine.start()
+    opened.close()
+    assert first.read_bytes() == whole

@@ -414,6 +414,8 @@ static int written_after(lfs_engine *e, uint32_t segment, uint64_t from) {
     return 0;
 }
 
+#define UNTOUCHED "; nothing was changed; restore journal/ from a backup"
+
 /* Zero what follows the last good seal, so that it can never be read as entries. */
 static int cut_tail(lfs_engine *e, uint32_t segment, uint64_t from) {
     for (uint32_t i = segment; i < e->n_segments; i++, from = 0) {
@@ -438,6 +440,19 @@ static int cut_tail(lfs_engine *e, uint32_t segment, uint64_t from) {
         e->n_segments--;
     }
     return fsync(e->journal_dir) ? lfs_fail_api(e, "cannot sync journal/: %s", strerror(errno)) : 0;
+}
+
+/* Behind the last entry of a segment that another follows only zeros may stand: a crash can lose its cut, but nothing is ever written there. */
+static int check_closed(lfs_engine *e, uint32_t until) {
+    for (uint32_t i = 0; i < until; i++) {
+        struct stat st;
+        const lfs_segment *s = &e->segments[i];
+        uint64_t length = s[1].base - s->base, size = fstat(s->fd, &st) ? length : (uint64_t)st.st_size;
+        if (size <= length || (size <= s->map_len && content_end(s->map, length, size) <= length)) continue;
+        return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: bytes that are no entry stand behind it, the last of its segment%s",
+                            (unsigned long long)s->first_index, (unsigned long long)s[1].first_index - 1, UNTOUCHED);
+    }
+    return 0;
 }
 
 /* A segment that another follows has its exact length, but a crash can lose the cut: others find their way by these lengths. */
@@ -470,7 +485,7 @@ int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress) {
     e->replay_segment = more == 1 ? c.segment : good.segment;
     *progress = (lfs_progress){e->replayed, e->cut_bytes, e->stream_end, e->total_bytes};
     if (more == 1) return 1;
-    const char *advice = "; nothing was changed; restore journal/ from a backup";
+    const char *advice = UNTOUCHED;
     if (more == -2) return -2;
     uint32_t damaged = good.segment;
     while (damaged + 1 < e->n_segments && e->segments[damaged + 1].first_index <= bad) damaged++;
@@ -480,6 +495,7 @@ int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress) {
         return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s, and later batches follow: the journal is damaged%s", name,
                             (unsigned long long)bad, why ? why : "the stream ends here", advice);
     if (!e->counts.blocks) return lfs_fail_api(e, "journal/%020llu.seg, entry %llu: %s%s", name, (unsigned long long)bad, why ? why : "empty", advice);
+    if (check_closed(e, good.segment)) return -1;
     if (cut_tail(e, good.segment, good.at) || close_segments(e)) return -2;
     /* A process that was killed before its sync may have left the last batch in the page cache only. It counts from now on: whoever sends one of
      * its intents again is told so. */

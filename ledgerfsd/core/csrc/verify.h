@@ -34,6 +34,7 @@ typedef struct lfs_piece {
     uint32_t n, entries_size;
     uint32_t *start;        /* per entry: place of its length field; one more: where the last ends */
     const char *end;        /* nothing follows this piece, and why; "": the stream ends, or all that was asked for is there. NULL: more follows */
+    int tail;               /* what ends it are bytes behind its last entry, which is that of a closed segment */
     /* what checking finds */
     uint32_t good;          /* entries before the first that is broken */
     uint32_t wrong;         /* entries before the first that is wrong in form; UINT32_MAX: none is */

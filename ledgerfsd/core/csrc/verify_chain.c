@@ -426,5 +426,5 @@ int lfs_piece_chain(lfs_verify *v, lfs_piece *piece) {
     if (next == v->task.limit && next == v->batch_first) return 1;
     const char *why = next == v->batch_first ? "the stream ends here" : "the last batch has no seal";
     if (next == v->task.limit) why = "what was signed does not end with a seal";
-    return batch_ends(v, piece, next, *piece->end ? piece->end : why, 0);
+    return batch_ends(v, piece, piece->tail ? next - 1 : next, *piece->end ? piece->end : why, 0);
 }

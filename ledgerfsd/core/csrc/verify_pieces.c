@@ -27,6 +27,7 @@ static lfs_piece *piece_take(lfs_verify *v) {
     piece->n = piece->judged = piece->good = 0;
     piece->used = 0;
     piece->end = NULL;
+    piece->tail = 0;
     return piece;
 }
 
@@ -144,7 +145,8 @@ void *lfs_verify_read_loop(void *context) {
         offset += after - at;
         at = after;
         if (piece->end && !*piece->end && which + 1 < v->n_files && file[1].first == index && index != v->task.limit) {
-            piece->end = only_zeros(file, at) ? NULL : "bytes that are no entry stand behind the last of its segment";
+            piece->tail = !only_zeros(file, at);
+            piece->end = piece->tail ? "bytes that are no entry stand behind it, the last of its segment" : NULL;
             file[1].base = offset;
             which++;
             at = 0;
