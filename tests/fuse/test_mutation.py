@@ -245,14 +245,15 @@ def _spoiled(name: str, data: bytes, chance: random.Random) -> Iterator[bytes]:
         yield data[: used // 2]
     if name.endswith(".ndjson"):
         lines = data.splitlines(keepends=True)
-        at = chance.randrange(len(lines) - 1)
-        if b'"digest/1"' in lines[at] + lines[at + 1] or name.startswith("snapshots"):
+        at = chance.randrange(max(1, len(lines) - 1))
+        after = lines[at + 1] if at + 1 < len(lines) else b""
+        if b'"digest/1"' in lines[at] + after or name.startswith("snapshots"):
             yield (
                 b"".join([*lines[: at + 1], lines[at], *lines[at + 1 :]]) if b"outcome/1" not in lines[at] else data[1:]
             )
         first = next(number for number, line in enumerate(lines) if b"digest/1" in line or name.startswith("snap"))
         yield b"".join([*lines[:first], lines[first][: len(lines[first]) // 2] + b"\n", *lines[first + 1 :]])
-        if not name.startswith("snapshots"):
+        if not name.startswith("snapshots") and len(lines) > 1:
             yield b"".join(lines[::-1])
             yield b"".join(lines[1:])
 
