@@ -35,6 +35,7 @@ from tests.browser.chromium import Chromium
 from tests.browser.test_verify_page import PAGE, ask
 from tests.conftest import LEDGER, REPOSITORY
 from tests.fuse.everything import Everything
+from tests.fuse.test_anchoring import thaw
 from tests.unit.test_verify import written
 from tests.verify.support import verify as tool
 
@@ -50,8 +51,10 @@ OPTIONAL = {"creating", "journal/.spare", "journal/.next", "daemon.log"}  # ther
 
 
 @pytest.fixture(scope="module")
-def full(fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Everything:
-    return Everything(tmp_path_factory.mktemp("everything")).make()
+def full(fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Everything]:
+    place = tmp_path_factory.mktemp("everything")
+    yield Everything(place).make()
+    thaw(place / "folder")
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.service import last_signed
 from tests.conftest import LEDGER, REPOSITORY, Daemon
 from tests.fuse.conftest import Mounted, pay, with_accounts
+from tests.fuse.test_anchoring import thaw
 
 REASON = 'the disk "failed"'
 
@@ -203,10 +204,13 @@ def test_the_index_alone_is_newer(store: Path, daemons: Callable[..., Daemon], t
     assert daemon.stop() == 0
 
 
-def test_anchor_folders_go_on_after_a_restore(store: Path, daemons: Callable[..., Daemon], tmp_path: Path) -> None:
+def test_anchor_folders_go_on_after_a_restore(
+    store: Path, daemons: Callable[..., Daemon], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """What was lost stays in the folder; the new life's checkpoints stand beside it, and nobody cries of two histories."""
     folder, config = tmp_path / "anchors", tmp_path / "config.toml"
     folder.mkdir()
+    request.addfinalizer(lambda: thaw(folder))
     config.write_text(f'anchors = ["{folder}"]\nanchor_seconds = 1\n')
     daemon = daemons(store, "--config", str(config))
     ledger = with_accounts(daemon.start(), tmp_path / "work")
