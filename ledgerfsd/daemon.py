@@ -41,6 +41,7 @@ from ledgerfsd.service.query import Query
 from ledgerfsd.service.signing import Signing
 from ledgerfsd.service.socket import gauges, listening
 from ledgerfsd.service.system import logged
+from ledgerfsd.service.words import Words
 from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.vfs import mount as vfs
 from ledgerfsd.vfs.branch import Branch
@@ -49,6 +50,7 @@ from ledgerfsd.vfs.events import EventBranch
 from ledgerfsd.vfs.exports import ExportBranch
 from ledgerfsd.vfs.history import HistoryBranch
 from ledgerfsd.vfs.past import PastBranch
+from ledgerfsd.vfs.words import WordBranch
 
 EPILOG: Final = """\
 example:
@@ -204,6 +206,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
         PastBranch(ledger, proofs),
         EventBranch(events, consumers),
         HistoryBranch(store.engine, query),
+        WordBranch(store.engine, Words(store.engine, store.layout.root)),
     ]
     proofs.cosignatures = digests.cosignatures
     anchoring = Anchoring(

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ledgerfsd.cli import places
 from ledgerfsd.cli.output import print_json, table
+from ledgerfsd.core.pure.events import subject
 from ledgerfsd.errors import LedgerError
 
 if TYPE_CHECKING:
     from ledgerfsd.cli import Commands
 
+HEADER: Final = f"{'INDEX':>10}  {'TIME':19}  {'TYPE':14}  {'SUBJECT':16}  WHAT"
 READ_BYTES: Final = 1 << 20
 TIME_MEMBER: Final = b'"time":"'
 INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -154,7 +156,7 @@ def run_events(options: argparse.Namespace) -> int:
     first = first_at(mount, options.since or ("now" if options.follow else "0"))
     kinds = {kind.removeprefix("ledgerfs.").partition(".v")[0].partition("/")[0] for kind in options.type or []}
     if not options.json:
-        print(f"{'INDEX':>10}  {'TIME':19}  {'TYPE':14}  {'SUBJECT':16}  WHAT")
+        print(HEADER)
     for line in lines(mount / "events" / "from" / f"{first}.ndjson", follow=options.follow):
         event = json.loads(line)
         if options.until and _behind(event, options.until):
@@ -163,7 +165,7 @@ def run_events(options: argparse.Namespace) -> int:
             continue
         if options.account and not _names(event["data"], options.account):
             continue
-        print(line.decode() if options.json else _row(event), flush=options.follow)
+        print(line.decode() if options.json else row(event["data"]), flush=options.follow)
     return 0
 
 
@@ -181,8 +183,9 @@ def _names(entry: dict[str, Any], account: str) -> bool:
     return entry.get("account") == account or account in (each["account"] for each in entry.get("postings", []))
 
 
-def _row(event: dict[str, Any]) -> str:
-    entry, kind = event["data"], _kind(event)
+def row(entry: dict[str, Any]) -> str:
+    """An entry in a line."""
+    kind = str(entry["t"]).partition("/")[0]
     if "postings" in entry:
         what = ", ".join(f"{each['account']} {each['side']} {each['amount']}" for each in entry["postings"][:4])
         what += f" and {len(entry['postings']) - 4} more" if len(entry["postings"]) > 4 else ""
@@ -190,8 +193,7 @@ def _row(event: dict[str, Any]) -> str:
     else:
         what = str(entry.get("code") or entry.get("action") or entry.get("policy") or entry.get("currency") or "")
         what = f"block {entry['height']}, {entry['count']} entries" if kind == "seal" else what
-    row = f"{event['id']:>10}  {event['time'][:19]}  {kind:14}  {event.get('subject', ''):16}  {what}"
-    return row.rstrip()
+    return f"{entry['index']:>10}  {entry['time'][:19]}  {kind:14}  {subject(entry) or '':16}  {what}".rstrip()
 
 
 # -- consumers

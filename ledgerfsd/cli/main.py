@@ -16,6 +16,7 @@ from ledgerfsd import __version__
 from ledgerfsd.cli import (
     digests,
     events,
+    finding,
     keys,
     mounting,
     output,
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         mounting,
         submitting,
         reading,
+        finding,
         past,
         proving,
         verifying,

@@ -61,6 +61,9 @@ class Kind(enum.IntEnum):
     HISTORY_FILE = 30
     STATEMENTS_DIRECTORY = 31
     STATEMENTS_FILE = 32
+    WORD_DIRECTORY = 34
+    REFERENCE_FILE = 35  # (index of the first entry with it)
+    TAG_FILE = 36  # (the same, and which of its tags)
     CONSISTENCY = 48  # (two heights: see ``consistency``; with all kinds up to 63)
     PAST_ACCOUNT = 64  # a directory (label, key, ordinal; with all kinds up to 79)
 
@@ -101,7 +104,7 @@ _DIRECTORIES: Final = frozenset(
         *(Kind.ACCOUNT, Kind.SNAPSHOTS, Kind.TILE_LEVEL, Kind.TILE_GROUP, Kind.PARTIAL),
         *(Kind.DIGEST_DIRECTORY, Kind.PAST_DIRECTORY, *range(Kind.PAST_ACCOUNT, Kind.PAST_ACCOUNT + 16)),
         *(Kind.EVENT_DIRECTORY, Kind.EXPORT_DIRECTORY, Kind.HISTORY_DIRECTORY),
-        Kind.STATEMENTS_DIRECTORY,
+        *(Kind.STATEMENTS_DIRECTORY, Kind.WORD_DIRECTORY),
     )
 )
 _LAST_FIXED_DIRECTORY: Final = int(Fixed.CONSISTENCY)

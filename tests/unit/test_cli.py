@@ -44,7 +44,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 def test_all_commands_are_there() -> None:
     assert set(commands()) == {
-        "init", "mount", "umount", "status", "submit", "balance", "history", "rebuild", "fsck",
+        "init", "mount", "umount", "status", "submit", "balance", "history", "find", "rebuild", "fsck",
         "prove", "key", "verify", "snapshot", "diff", "replay", "events", "consumer", "publish",
         "restore", "signer", "digest", "witness",
     }  # fmt: skip
