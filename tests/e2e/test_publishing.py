@@ -114,6 +114,7 @@ def events(ledger: Mounted) -> list[bytes]:
 
 def test_every_event_once_and_in_order(ledger: Mounted, server: Server) -> None:
     ledger.drop("some.ndjson", lines([pay()] * 50))
+    (ledger / "accounts/acc_001/proof.json").read_bytes()  # no seal of the state is to come later
     expected = events(ledger)
     assert f"published {len(expected)} events" in publish(ledger, server)
     assert "published 0 events" in publish(ledger, server)
