@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 FILE_INTENTS: Final = 10_000  # intents of an NDJSON file
-INITIAL: Final = "1000000.00"  # so much that no payment is refused, while the limit is still looked at
+INITIAL: Final = "9000000.00"  # so much that no payment of fifty million is refused, while the limit is still looked at
 PATTERNS: Final = ("uniform", "zipf", "hot")
 ZIPF_EXPONENT: Final = 1.0
 _SPREAD: Final = 2_654_435_761  # a prime above any number of accounts: the busiest do not stand beside each other

@@ -53,7 +53,7 @@ PGBENCH_READ: Final = """\\
 \\set account random(0, :accounts - 1)
 SELECT credits - debits FROM accounts WHERE name = 'acc_' || lpad(:account::text, 7, '0');
 """
-OPENING: Final = 100_000_000  # minor units: what workload.INITIAL is
+OPENING: Final = 900_000_000  # minor units: what workload.INITIAL is
 _RATE: Final = re.compile(r"tps = ([0-9.]+) \(without")
 _FAILED: Final = re.compile(r"number of failed transactions: ([0-9]+)")
 _LATENCY: Final = re.compile(r"latency average = ([0-9.]+) ms")
