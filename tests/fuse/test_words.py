@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from ledgerfsd.service.word_names import file_name, text_of
 from tests.conftest import REPOSITORY
 from tests.fuse.conftest import Mounted, lines, pay
+
+SECONDS = 20
 
 
 @pytest.mark.parametrize(
@@ -78,8 +81,10 @@ def test_a_reference_of_very_many_entries(shared: Mounted) -> None:
     follow = subprocess.Popen(["tail", "-n0", "-f", shared / "references/bulk.ndjson"], stdout=subprocess.PIPE)
     try:
         assert follow.stdout is not None
+        deadline = time.monotonic() + SECONDS
         while f"pos:\t{(shared / 'references/bulk.ndjson').stat().st_size}" not in _positions(follow.pid):
-            pass
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         shared.drop("more.json", pay("0.02", reference="bulk"))
         assert json.loads(follow.stdout.readline())["postings"][0]["amount"] == "0.02"
     finally:
