@@ -23,6 +23,7 @@ class Aim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     measure: str  # in words
     measurement: str  # the name for --only
     row: str  # the figure
+    options: str = ""  # of `make bench`, without which that measurement has no such figure
     must: str = ""
     aim: str = ""
     reason: str = ""  # why it falls short, as measured
@@ -88,15 +89,18 @@ def load(path: Path = FILE) -> list[Aim]:
 
 
 def judge(aim: Aim, results: Sequence[tuple[str, dict[str, Any]]]) -> Judged:
-    """By the newest of these results (name and data of each file, in any order) that measured it in full and safely."""
+    """By the newest of these results (name and data of each file, in any order) that measured it in full, safely, and with the
+    options that it needs."""
     usable = [
         (measured["began"], name, measured)
         for name, data in results
         for key, measured in data["measurements"].items()
         if key == aim.measurement and not measured["unsafe"] and not measured.get("quick")
+        if aim.options in measured["command"]
     ]
     if not usable:
-        return Judged(aim=aim, absent="not measured yet", command=f"make bench BENCH_ARGS='--only {aim.measurement}'")
+        words = f"--only {aim.measurement} {aim.options}".rstrip()
+        return Judged(aim=aim, absent="not measured yet", command=f"make bench BENCH_ARGS='{words}'")
     _, name, measured = max(usable, key=lambda each: each[:2])
     for row in measured["rows"]:
         if row["name"] == aim.row and row["values"]:

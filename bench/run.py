@@ -45,7 +45,7 @@ from bench.macro import (  # noqa: E402
 )
 from bench.measure import Report  # noqa: E402
 from bench.micro import disk, stages, stores  # noqa: E402
-from bench.peers import against  # noqa: E402
+from bench.peers import against, tigerbeetle  # noqa: E402
 from bench.record import Record, code, machine, now  # noqa: E402
 from ledgerfsd.errors import LedgerError  # noqa: E402
 
@@ -57,6 +57,9 @@ def main() -> int:
     try:
         unsafe = safety.look(existing(options.dir), options.postgres)
         safety.refuse(unsafe, {name for name in safety.UNSAFE if getattr(options, f"unsafe_{name}")})
+        if options.tigerbeetle:
+            options.tigerbeetle = options.tigerbeetle.resolve()
+            tigerbeetle.version(options.tigerbeetle)
         replace = options.replace or options.json is None
         options.json = options.json or DEFAULT
         record = Record(options.json, machine(options.dir), code(), replace=replace)
@@ -122,9 +125,10 @@ def command(name: str, options: argparse.Namespace) -> str:
     words = [f"--only {name}"]
     for option in ("quick", "aims", "big"):
         words += [f"--{option}"] * getattr(options, option)
-    for option in ("repeats", "transactions", "seed", "tigerbeetle"):
+    for option in ("repeats", "transactions", "seed"):
         if getattr(options, option) != parser().get_default(option):
             words.append(f"--{option} {getattr(options, option)}")
+    words += ["--tigerbeetle PATH"] * bool(options.tigerbeetle)
     words += [f"--postgres {key}={value}" for key, value in options.postgres.items()]
     words += [f"--unsafe-{each}" for each in safety.UNSAFE if getattr(options, f"unsafe_{each}")]
     if name == "sustained" and not options.quick:
@@ -412,6 +416,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="sustained and flat run only when they are named: they take ten minutes, and 35 GB of disk.\n\nexamples:\n"
         "  make bench BENCH_ARGS='--aims --json bench/results/xeon.json' && make bench-report\n"
         "  make bench BENCH_ARGS='--only flat --json bench/results/xeon.json'\n"
+        "  make bench BENCH_ARGS='--only peers --only peers-million --tigerbeetle PATH --json bench/results/xeon.json'\n"
         "  make bench-quick BENCH_ARGS='--only ndjson --only single'",
     )
     made.add_argument("--quick", action="store_true", help="a tenth of the work, one run: does it work at all?")
@@ -428,7 +433,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--sustained-rate", type=float, default=20_000, help="its transactions a second (default 20,000; 0: no limit)"
     )
-    made.add_argument("--tigerbeetle", type=Path, metavar="PATH", help="a tigerbeetle binary to compare with (peers)")
+    made.add_argument(
+        "--tigerbeetle", type=Path, metavar="PATH", help="a tigerbeetle binary to compare with (peers, peers-million)"
+    )
     made.add_argument(
         "--postgres",
         type=setting,

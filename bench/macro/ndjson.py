@@ -1,7 +1,8 @@
 """NDJSON files copied into the inbox, against the same files handed to the engine in the same run (issue 2, point 7).
 
 A writer is a process that does what cp does: read a file, create its copy, write it in pieces of one size, close. It
-counts as done when every ``close()`` has returned 0, which is when everything is durable.
+counts as done when every ``close()`` has returned 0, which is when everything is durable. What a file takes is from before its
+creation to that.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import json
 import multiprocessing
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from ctypes import Array, c_double
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -91,9 +94,11 @@ def _with_writers(load: Load, way: str, piece: int, writers: int) -> None:
     """Writers share the files between them."""
     with Mounted(load.directory / "ledger", load.accounts) as ledger:
         barrier = _fork.Barrier(writers + 1)
+        taken = _fork.RawArray("d", len(load.files))  # seconds a file
+        shares = [range(number, len(load.files), writers) for number in range(writers)]
         crew = [
-            _fork.Process(target=_write, args=(load.files[number::writers], ledger.mount / "inbox", piece, barrier))
-            for number in range(writers)
+            _fork.Process(target=_write, args=(load.files, share, ledger.mount / "inbox", piece, barrier, taken))
+            for share in shares
         ]
         for writer in crew:
             writer.start()
@@ -106,6 +111,12 @@ def _with_writers(load: Load, way: str, piece: int, writers: int) -> None:
         _through_the_mount(load, way, ledger, work)
         if any(writer.exitcode for writer in crew):
             raise RuntimeError(f"{load.title}, {way}: a writer failed")
+        load.report.latencies(per_file(f"{load.title}, {way}"), list(taken))
+
+
+def per_file(name: str) -> str:
+    """What the latencies of such a way begin with."""
+    return f"{name}: a file, create to close"
 
 
 def _with_cp(load: Load) -> None:
@@ -154,10 +165,14 @@ def _directly(load: Load) -> None:
     load.report.add(f"{name}: state tree beside, ns a transaction", "ns", found["beside"] / load.transactions)
 
 
-def _write(files: list[Path], inbox: Path, piece: int, barrier: Barrier) -> None:
+def _write(
+    files: Sequence[Path], share: range, inbox: Path, piece: int, barrier: Barrier, taken: Array[c_double]
+) -> None:
     barrier.wait()
-    for path in files:
+    for number in share:
+        path, began = files[number], time.perf_counter()
         with path.open("rb", buffering=0) as source, (inbox / path.name).open("wb", buffering=0) as copy:
             while data := source.read(piece):
                 if copy.write(data) != len(data):
                     raise OSError("a write was cut short")
+        taken[number] = time.perf_counter() - began

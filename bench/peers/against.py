@@ -1,13 +1,12 @@
 """LedgerFS and what people use for this today, in turn, in one invocation: PostgreSQL, and TigerBeetle where a binary is given.
 
-Batch for batch: files of 8,192 payments against set-based batches of 8,192. One by one: a file for each payment against a
-function call for each. Every side is durable before it acknowledges; LedgerFS hashes, seals and proves besides.
+Batch for batch: files of 8,192 payments against set-based batches of 8,192 (8,189 in TigerBeetle, which is what its messages
+hold). One by one: a file for each payment against a function call for each. Every side is durable before it acknowledges;
+LedgerFS hashes, seals and proves besides.
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,13 +14,12 @@ from bench import workload
 from bench.macro import mixed as mixing
 from bench.macro import ndjson, single, socketing
 from bench.measure import Report, timed
+from bench.peers import tigerbeetle
 from bench.peers.postgres import SETTINGS, Cluster, rows
 
 BATCH: Final = 8_192
 CLIENTS: Final = (1, 8, 32)
 WAY: Final = "128 KiB writes, 2 writers"
-ID_ORDERS: Final = ("sequential", "random")
-_ACCEPTED: Final = re.compile(r"load accepted = ([0-9,.]+) tx/s")
 
 
 class _Way(NamedTuple):
@@ -55,23 +53,13 @@ def batches(
     """NDJSON files through the mount against batches in PostgreSQL, with and without a hash chain, and in TigerBeetle."""
     load = ndjson.titled(accounts, pattern)
     ours = f"{load}, {WAY}"
+    if binary:
+        report.note(tigerbeetle.version(binary))
     report.note(
         f"PostgreSQL's settings: {', '.join(f'{name}={value}' for name, value in (SETTINGS | settings).items())}"
     )
     for turn in range(report.repeats):
-        once = Report(1)
-        ndjson.run(
-            once,
-            directory,
-            seed=seed + turn,
-            transactions=transactions // BATCH * BATCH,
-            accounts=accounts,
-            pattern=pattern,
-            ways=[WAY],
-            directly=False,
-            lines=BATCH,
-        )
-        report.add(ours, "tx/s", once.rows[ours].median)
+        _ours(report, directory, seed + turn, transactions, accounts, pattern=pattern)
         with Cluster(directory / "postgres", accounts, settings) as cluster:
             if not turn:
                 report.note(cluster.version())
@@ -81,12 +69,66 @@ def batches(
                     report, cluster, f"{_theirs(load)}, {way.name}", payments, transactions // way.share // BATCH, way
                 )
         if binary and pattern == "uniform":
-            _tigerbeetle(report, directory, binary, turn, transactions, accounts)
+            _ours(report, directory, seed + turn, transactions, accounts, random_ids=True)
+            for form in tigerbeetle.FORMS:
+                _tigerbeetle(report, directory, binary, form, seed + turn, transactions, accounts)
     for way in WAYS:
         theirs = f"{_theirs(load)}, {way.name}"
         report.ratio(f"LedgerFS / {theirs}", ours, theirs, aim="must 5")
-    for order in ID_ORDERS:
-        report.ratio(f"LedgerFS / {_tiger(accounts, order)}", ours, _tiger(accounts, order))
+    for form in tigerbeetle.FORMS:
+        theirs = tigerbeetle.named(accounts, form)
+        mine = f"{ndjson.titled(accounts, random_ids=True)}, {WAY}" if form is tigerbeetle.RANDOM else ours
+        report.ratio(f"LedgerFS / {theirs}", mine, theirs, aim="must 1")
+
+
+def _ours(
+    report: Report,
+    directory: Path,
+    seed: int,
+    transactions: int,
+    accounts: int,
+    *,
+    pattern: str = "uniform",
+    random_ids: bool = False,
+) -> None:
+    """One run of files of a batch each through the mount: its rate, and how long a file takes."""
+    once = Report(1)
+    ndjson.run(
+        once,
+        directory,
+        seed=seed,
+        transactions=transactions // BATCH * BATCH,
+        accounts=accounts,
+        pattern=pattern,
+        random_ids=random_ids,
+        ways=[WAY],
+        directly=False,
+        lines=BATCH,
+    )
+    name = f"{ndjson.titled(accounts, pattern, random_ids)}, {WAY}"
+    report.add(name, "tx/s", once.rows[name].median)
+    for row in once.rows.values():
+        if row.name.startswith(ndjson.per_file(name)):
+            report.add(row.name, row.unit, row.median)
+
+
+def _tigerbeetle(
+    report: Report,
+    directory: Path,
+    binary: Path,
+    form: tigerbeetle.Form,
+    seed: int,
+    transactions: int,
+    accounts: int,
+) -> None:
+    """One run of it: its rate, and how long a batch takes."""
+    name = tigerbeetle.named(accounts, form)
+    with timed() as section:
+        found = tigerbeetle.run(binary, directory, form, seed=seed, accounts=accounts, transfers=transactions)
+    report.spent(name, section)
+    report.add(name, "tx/s", found.rate)
+    for percent, milliseconds in zip(tigerbeetle.PERCENTS, found.latencies, strict=True):
+        report.add(f"{name}: a batch, request to reply, p{percent}", "ms", milliseconds)
 
 
 def _theirs(load: str) -> str:
@@ -165,33 +207,3 @@ def mixed(
     for clients in mixing.CLIENTS:
         theirs = f"PostgreSQL, mixed 90/10, {clients} clients"
         report.ratio(f"LedgerFS / {theirs}", f"{mixing.named(clients)}, rate", theirs)
-
-
-def _tigerbeetle(report: Report, directory: Path, binary: Path, turn: int, transactions: int, accounts: int) -> None:
-    """Its own benchmark, with a replica of its own and a data file in ``directory``: ids in order, and random ones."""
-    for order in ID_ORDERS:
-        with timed() as section:
-            done = subprocess.run(
-                [
-                    *(binary.resolve(), "benchmark", f"--account-count={accounts}", f"--transfer-count={transactions}"),
-                    *("--transfer-batch-size=8189", f"--id-order={order}", f"--seed={turn + 1}", "--query-count=0"),
-                ],
-                cwd=directory,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        report.spent(_tiger(accounts, order), section)
-        report.add(_tiger(accounts, order), "tx/s", accepted(done.stdout + done.stderr))
-
-
-def _tiger(accounts: int, order: str) -> str:
-    return f"TigerBeetle, {accounts:,} accounts, batches of 8,189, {order} ids"
-
-
-def accepted(text: str) -> float:
-    """Transfers a second, from what ``tigerbeetle benchmark`` prints. Raises RuntimeError when they are not in it."""
-    found = _ACCEPTED.search(text)
-    if found is None:
-        raise RuntimeError(f"tigerbeetle benchmark said: {text}")
-    return float(found[1].replace(",", ""))

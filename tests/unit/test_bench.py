@@ -16,7 +16,7 @@ import pytest
 
 from bench import daemon, measure, record, run, safety, workload
 from bench.measure import Report, percentile
-from bench.peers import against
+from bench.peers import tigerbeetle
 from ledgerfsd.core.engine import Engine
 from ledgerfsd.errors import LedgerError
 from ledgerfsd.journal import layout
@@ -128,11 +128,40 @@ def test_latencies_have_four_percentiles_and_their_aims() -> None:
     assert [name for name in report.rows if name.startswith("seldom")] == ["seldom, p50", "seldom, p95"]
 
 
+TIGERBEETLE = """\
+123 batches in 4.10 s
+transfer batch size = 8189 txs
+transfer batch delay = 0ns
+load accepted = 244118 tx/s
+batch latency p1   = 15 ms
+batch latency p50  = 30 ms
+batch latency p99  = 64 ms
+batch latency p100 = 71 ms
+
+rss = 3179982848 bytes
+"""
+
+
 def test_what_tigerbeetle_says_is_understood() -> None:
-    text = "23 batches in 0.81 s\nload accepted = 244,118 tx/s\nbatch latency p50 = 30 ms\n"
-    assert against.accepted(text) == 244_118
+    assert tigerbeetle.figures(TIGERBEETLE) == (244_118, (30, 64))
     with pytest.raises(RuntimeError, match="no such thing"):
-        against.accepted("no such thing")
+        tigerbeetle.figures("no such thing")
+    with pytest.raises(RuntimeError, match="gave no figures"):
+        tigerbeetle.figures("load accepted = 244118 tx/s")
+
+
+def test_a_failure_of_tigerbeetle_is_told_without_its_ordinary_log() -> None:
+    log = "2026-11-26 18:19:31.269Z info(main): release=0.17.0\n2026-11-26 18:19:43Z warning(trace): 0: too slow\n"
+    assert tigerbeetle.told(log + "error: unexpected argument: '--clients=4'\n") == (
+        "error: unexpected argument: '--clients=4'"
+    )
+    assert tigerbeetle.told(log) == "nothing"
+
+
+def test_a_run_of_tigerbeetle_that_fails_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"ended with [12]: .*unrecognized option.*"):
+        tigerbeetle.run(Path("/bin/ls"), tmp_path, tigerbeetle.BEST, seed=1, accounts=2, transfers=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- what is refused
@@ -163,6 +192,13 @@ def test_postgresql_without_fsync_is_refused(tmp_path: Path) -> None:
     text = refused("--postgres", "fsync=off", "--dir", str(tmp_path), "--json", str(tmp_path / "x.json"))
     assert "fsync=off" in text
     assert "--unsafe-postgres" in text
+
+
+@pytest.mark.parametrize("path", ["/bin/true", "/etc/passwd", "/nowhere/tigerbeetle", "/bin"])
+def test_what_is_no_tigerbeetle_is_refused(path: str, tmp_path: Path) -> None:
+    text = refused("--tigerbeetle", path, "--dir", str(tmp_path), "--json", str(tmp_path / "x.json"))
+    assert os.path.realpath(path) in text
+    assert "--tigerbeetle takes the path" in text
 
 
 def test_preloaded_libraries_are_refused(tmp_path: Path) -> None:

@@ -133,6 +133,19 @@ def test_the_newest_result_counts(tmp_path: Path) -> None:
         assert document.index("## Results: a") < document.index("## Results: b")
 
 
+def test_what_needs_an_option_is_judged_by_runs_that_had_it(tmp_path: Path) -> None:
+    """A newer run without TigerBeetle does not take its figures away."""
+    row = "LedgerFS / TigerBeetle, 10,000 accounts, batches of 8,189, sequential ids, 4 clients"
+    without = measured({}, command="make bench BENCH_ARGS='--only peers'", began="2026-11-27T12:00:00Z")
+    new = results(tmp_path / "new.json", peers=without)
+    line = line_of(report.make([new])[""], aim_of(row).measure)
+    assert "not measured yet" in line
+    assert "`make bench BENCH_ARGS='--only peers --tigerbeetle PATH'`" in line
+    with_it = measured({row: ("x", [2.0])}, command="make bench BENCH_ARGS='--only peers --tigerbeetle PATH'")
+    old = results(tmp_path / "old.json", peers=with_it)
+    assert "| 2.00 |" in line_of(report.make([old, new])[""], aim_of(row).measure)
+
+
 def test_aims_for_less_are_judged_the_other_way_round() -> None:
     aim = aims.Aim(measure="m", measurement="single", row="r", must="<= 50", aim="<= 10")
     judged = aims.Judged(aim=aim, unit="ms", values=(20.0, 21.0, 19.0))
