@@ -75,10 +75,10 @@ def run(binary: Path, directory: Path, form: Form, *, seed: int, accounts: int, 
     place = directory / "tigerbeetle"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    command = [binary, "benchmark", f"--account-count={accounts}", f"--transfer-count={transfers}", *form.options]
+    counts = [f"--account-count={accounts}", f"--transfer-count={transfers}", "--query-count=0", f"--seed={seed}"]
     try:
         done = subprocess.run(
-            [*command, f"--seed={seed}", "--query-count=0"],
+            [binary, "benchmark", *counts, *form.options],
             cwd=place,
             stdin=subprocess.DEVNULL,
             capture_output=True,
