@@ -160,7 +160,7 @@ def test_a_failure_of_tigerbeetle_is_told_without_its_ordinary_log() -> None:
 
 def test_a_run_of_tigerbeetle_that_fails_says_so_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"ended with [12]: .*unrecognized option.*"):
-        tigerbeetle.run(Path("/bin/ls"), tmp_path, tigerbeetle.BEST, seed=1, accounts=2, transfers=2)
+        tigerbeetle.run(Path("/bin/ls"), tmp_path, tigerbeetle.FOUR, seed=1, accounts=2, transfers=2)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -135,7 +135,7 @@ def test_the_newest_result_counts(tmp_path: Path) -> None:
 
 def test_what_needs_an_option_is_judged_by_runs_that_had_it(tmp_path: Path) -> None:
     """A newer run without TigerBeetle does not take its figures away."""
-    row = "LedgerFS / TigerBeetle, 10,000 accounts, batches of 8,189, sequential ids, 4 clients"
+    row = "LedgerFS / TigerBeetle, 10,000 accounts, batches of 8,189, fastest form"
     without = measured({}, command="make bench BENCH_ARGS='--only peers'", began="2026-11-27T12:00:00Z")
     new = results(tmp_path / "new.json", peers=without)
     line = line_of(report.make([new])[""], aim_of(row).measure)
