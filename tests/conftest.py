@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LEDGER = "ledger.example/test"
-READY_SECONDS = 30
+READY_SECONDS = 90  # of a daemon that starts or stops
+PATIENCE_SECONDS = 60  # for whatever comes soon: a machine may be busy with other things
 SEGMENT_BYTES = 2**20  # the least: a segment is zeroed before it is used, and tests make many stores
 
 # No deadline: the machine is shared, and a slow example is no fault. The seed is printed, so a failure can be repeated.

@@ -25,7 +25,7 @@ from ledgerfsd.merkle.tlog_proof import encode_hashes
 from ledgerfsd.witness.memory import Memory
 from tests.conftest import REPOSITORY
 
-SECONDS = 20
+SECONDS = 60
 
 
 @dataclass

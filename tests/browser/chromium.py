@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = "chromium"
-ANSWER_SECONDS = 30
+ANSWER_SECONDS = 90
 
 
 class Chromium:

@@ -94,9 +94,11 @@ def test_engine_killed_under_load(workers: Workers, tmp_path: Path, seed: int) -
             segment_bytes=SEGMENT_BYTES,
         )
         # One time in five it dies while it opens the store: locking, loading, replaying, cutting.
-        delay = chance.uniform(0.0, 0.02) if chance.random() < 0.2 else chance.uniform(0.02, 0.15)
-        killer = threading.Timer(delay, worker.kill)
+        opening, delay = chance.random() < 0.2, chance.uniform(0.0, 0.15)
         worker.go()
+        if not opening:
+            assert worker.next() is not None, worker.story.events  # it is open
+        killer = threading.Timer(delay / 7 if opening else delay, worker.kill)
         killer.start()
         story = worker.finish()
         killer.join()

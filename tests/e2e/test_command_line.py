@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ledgerfsd import mounts
-from tests.conftest import REPOSITORY, Daemon
+from tests.conftest import READY_SECONDS, REPOSITORY, Daemon
 
 Ran = subprocess.CompletedProcess[str]
 EXAMPLES = REPOSITORY / "examples"
@@ -128,7 +128,7 @@ def test_busy_mount_names_who_uses_it(run: Callable[..., Ran], mounted: Daemon) 
             user.kill()
     run("umount", mounted.path)
     assert mounted.process is not None
-    assert mounted.process.wait(30) == 0
+    assert mounted.process.wait(READY_SECONDS) == 0
 
 
 def test_foreground_is_the_daemon_itself(store: Path, place: Path) -> None:

@@ -81,7 +81,7 @@ def test_events_follow(ledger: Mounted) -> None:
             ledger.drop("now-2.json", pay(reference="second"))
             seen = [following.stdout.readline().rstrip().rpartition("  ")[2] for _ in range(2)]
             following.send_signal(signal.SIGINT)
-            assert following.wait(10) == 130
+            assert following.wait(60) == 130
         finally:
             following.kill()
     assert seen == ["first", "second"]

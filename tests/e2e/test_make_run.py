@@ -54,7 +54,7 @@ class Checkout:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 
@@ -79,7 +79,7 @@ def commands(text: str) -> list[str]:
 
 def line_of(log: Path, part: str) -> str:
     """Wait for a line in a growing file."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for line in log.read_text().splitlines(keepends=True):
             if part in line and line.endswith("\n"):

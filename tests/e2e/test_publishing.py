@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +19,7 @@ import nats
 import pytest
 
 from tests.conftest import REPOSITORY, Daemon
+from tests.fuse.anchor_servers import free_port
 from tests.fuse.conftest import Mounted, lines, pay, with_accounts
 
 SERVER = Path(sys.executable).with_name("nats-server")
@@ -30,9 +31,7 @@ class Server:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -114,7 +113,7 @@ def events(ledger: Mounted) -> list[bytes]:
 
 def test_every_event_once_and_in_order(ledger: Mounted, server: Server) -> None:
     ledger.drop("some.ndjson", lines([pay()] * 50))
-    (ledger / "accounts/acc_001/proof.json").read_bytes()  # no seal of the state is to come later
+    ledger.seal()
     expected = events(ledger)
     assert f"published {len(expected)} events" in publish(ledger, server)
     assert "published 0 events" in publish(ledger, server)
@@ -198,10 +197,15 @@ def run_and_kill(ledger: Mounted, server: Server, *, files: int, pause: float, t
             running[at] = publisher(ledger, server)
     writer.join()
     for process in running:
+        assert process.stderr is not None
+        assert select.select([process.stderr], [], [], TIMEOUT)[
+            0
+        ]  # it has begun: Ctrl-C while Python starts is another matter
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=TIMEOUT)
         assert process.returncode in (130, -signal.SIGINT)
     assert len(server.messages()) > 100  # they got somewhere, in spite of it all
+    ledger.seal()
     publish(ledger, server)
     assert [message.data for message in server.messages()] == events(ledger)
 

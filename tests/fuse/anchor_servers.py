@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -15,12 +16,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-READY_SECONDS = 30
+import pytest
+
+from tests.conftest import READY_SECONDS
+
+EPHEMERAL_LEAST = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
 BUCKET = "audit-bucket"
 # What the daemon gets in its environment: never in its settings.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAWRITER", "AWS_SECRET_ACCESS_KEY": "very-secret-indeed"}
@@ -127,9 +132,13 @@ class Authority:
 
 
 def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """A port of no one. Not one that the kernel gives to connections: it could give it away before the server is there, and a client
+    that asks for a server which is not there could be connected to itself."""
+    for port in random.SystemRandom().sample(range(10_000, EPHEMERAL_LEAST), 100):
+        with suppress(OSError), socket.socket() as taken:
+            taken.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no port is free")
 
 
 @contextmanager

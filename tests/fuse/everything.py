@@ -11,16 +11,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ledgerfsd.clock import NS_PER_SECOND, format_time
 from ledgerfsd.journal.layout import Layout, create
 from ledgerfsd.service.keys import TrustedRoot, parse_trusted_root
 from tests.conftest import LEDGER, REPOSITORY, SEGMENT_BYTES, Daemon
 from tests.fuse.anchor_servers import Authority, status
-from tests.fuse.conftest import ACCOUNTS, lines, pay
-from tests.fuse.test_anchoring import until
+from tests.fuse.conftest import ACCOUNTS, lines, pay, until
 from tests.fuse.test_digests import digest, latest
 from tests.witnesses import WitnessProcess
 
 PAYMENTS = 1_050
+HOLD_NS = 3 * NS_PER_SECOND  # a hold that ends by itself; it is judged before, however slow the disk is
 SETTINGS = """\
 anchor_seconds = 1
 
@@ -100,7 +101,7 @@ class Everything:
         for at in range(0, PAYMENTS, 150):
             (inbox / f"{at}.ndjson").write_text(lines(paid[at : at + 150]))
         hold = {"type": "hold", "debit": "acc_001", "credit": "acc_002", "amount": "5.00"}
-        soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+        soon = format_time(time.time_ns() + HOLD_NS)
         rest: list[dict[str, Any]] = [
             {**hold, "id": "h1"},
             {**hold, "id": "h2"},

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from ledgerfsd.core.pure.ledger import Ledger
 from ledgerfsd.errors import CODES
 from ledgerfsd.types import Mode, Result
 from tests.conftest import LEDGER
-from tests.fuse.conftest import ACCOUNTS, Mounted, lines
+from tests.fuse.conftest import ACCOUNTS, Mounted, lines, until
 
 NOW_NS = parse_time("2026-11-23T12:00:00Z")
 FIRST_CODE_OF_MEMBERS = 30  # below: an offset; from here to 99: a member
@@ -135,14 +134,6 @@ class State:
         )
 
 
-def eventually(true: Callable[[], bool]) -> None:
-    """Wait until it is."""
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def memory_kib(mounted: Mounted) -> int:
     """The daemon's own memory: neither the journal it has mapped nor the page cache."""
     assert mounted.daemon.process is not None
@@ -158,7 +149,7 @@ def healthy(mounted: Mounted) -> None:
     assert (mounted / ".ledgerfs/health").read_text() == "ok\n"
     assert "\nledgerfs_faults_total 0.0\n" in (mounted / ".ledgerfs/metrics.prom").read_text()
     # The kernel tells of the last close when it likes, after close() has returned.
-    eventually(lambda: mounted.status()["inbox"]["open_files"] == 0)
+    until(lambda: mounted.status()["inbox"]["open_files"] == 0)
     assert mounted.status()["inbox"]["staged_bytes"] == 0
     before = mounted.transactions()
     name = f"healthy-{before}.json"

@@ -24,8 +24,8 @@ from ledgerfsd.service.anchors import rfc3161
 from ledgerfsd.service.anchors.kinds import Unreachable
 from tests.conftest import LEDGER, REPOSITORY, SEGMENT_BYTES, Daemon
 from tests.fuse.anchor_servers import BUCKET, CREDENTIALS, REGION, Authority, S3Proxy, client, s3_server, status
-from tests.fuse.conftest import ACCOUNTS, lines, pay
-from tests.fuse.test_anchoring import drop, gauges, health, ledgerfs, until
+from tests.fuse.conftest import ACCOUNTS, lines, pay, until
+from tests.fuse.test_anchoring import drop, gauges, health, ledgerfs
 from tests.fuse.test_digests import digest, latest
 
 APPEND = 0x20

@@ -15,8 +15,8 @@ from ledgerfsd.merkle.witness_policy import parse
 from ledgerfsd.service.keys import parse_trusted_root
 from tests.conftest import LEDGER, SEGMENT_BYTES, Daemon
 from tests.fuse.anchor_servers import status
-from tests.fuse.conftest import ACCOUNTS, lines, pay
-from tests.fuse.test_anchoring import drop, health, ledgerfs, until
+from tests.fuse.conftest import ACCOUNTS, lines, pay, until
+from tests.fuse.test_anchoring import drop, health, ledgerfs
 from tests.fuse.test_digests import digest, latest
 from tests.witnesses import WitnessProcess
 

@@ -8,8 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,8 @@ from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.service.anchors.folder import write
 from ledgerfsd.service.anchors.kinds import AnchorError, Head, Unreachable
 from tests.conftest import LEDGER, REPOSITORY, SEGMENT_BYTES, Daemon
-from tests.fuse.conftest import ACCOUNTS, lines, pay
+from tests.fuse.conftest import ACCOUNTS, lines, pay, until
 
-SECONDS = 20
 GET_FLAGS, SET_FLAGS, IMMUTABLE = 0x80086601, 0x40086602, 0x10
 
 
@@ -60,13 +58,6 @@ def daemon(fuse: None, tmp_path: Path, folder: Path) -> Iterator[Daemon]:
     made = Daemon(store, tmp_path / "mount", ["--config", str(settings)]).start()
     yield made
     made.kill()
-
-
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def drop(daemon: Daemon, name: str, text: str) -> None:

@@ -18,8 +18,8 @@ from ledgerfsd.merkle import checkpoint, note
 from ledgerfsd.service.keys import parse_trusted_root
 from tests.conftest import LEDGER, SEGMENT_BYTES, Daemon
 from tests.fuse.anchor_servers import status
-from tests.fuse.conftest import ACCOUNTS, lines, pay
-from tests.fuse.test_anchoring import drop, health, ledgerfs, thaw, until
+from tests.fuse.conftest import ACCOUNTS, lines, pay, until
+from tests.fuse.test_anchoring import drop, health, ledgerfs, thaw
 
 
 @pytest.fixture

@@ -26,13 +26,13 @@ from ledgerfsd.core.engine import Engine
 from ledgerfsd.core.pure import events as twin
 from ledgerfsd.journal.layout import create
 from ledgerfsd.types import Mode
-from tests.conftest import LEDGER, REPOSITORY, SEGMENT_BYTES, Daemon
+from tests.conftest import LEDGER, PATIENCE_SECONDS, REPOSITORY, SEGMENT_BYTES, Daemon
 from tests.fuse.conftest import ACCOUNTS, Mounted, lines, pay, with_accounts
 
 CONSUMING = REPOSITORY / "tests" / "fuse" / "consuming.py"
 TIMEOUT = 60
 FOR_EVER = 10**9
-SOON = 5  # seconds in which what is immediate has happened, on a machine that is busy with other things
+SOON = PATIENCE_SECONDS  # in which what is immediate has happened, on a machine that is busy with other things
 Events = list[dict[str, Any]]
 
 

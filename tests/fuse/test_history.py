@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ledgerfsd import money
-from ledgerfsd.clock import NS_PER_DAY, format_time, parse_time
+from ledgerfsd.clock import NS_PER_DAY, NS_PER_SECOND, format_time, parse_time
 from ledgerfsd.core.engine import Engine
 from ledgerfsd.journal.layout import create
 from ledgerfsd.types import Mode
@@ -55,9 +55,12 @@ def past(fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount
     place = tmp_path_factory.mktemp("history")
     root = create(place / "store", LEDGER, segment_bytes=SEGMENT_BYTES, now_ns=parse_time(BEGIN)).root
     fill(root)
+    expired_ns = time.time_ns() + NS_PER_SECOND  # Source.soon
     daemon = Daemon(root, place / "mount").start()
     (place / "work").mkdir()
     mounted = Mounted(daemon.path, place / "work", daemon)
+    time.sleep(max(0.0, (expired_ns - time.time_ns()) / NS_PER_SECOND))
+    # Before it is judged the holds that have expired are ended: later they would be by themselves, while we compare.
     mounted.drop("late.json", {"type": "open_account", "account": "late", "class": "clearing", "currency": "EUR"})
     try:
         yield mounted

@@ -14,8 +14,8 @@ import pytest
 
 from ledgerfsd import limits
 from ledgerfsd.errors import BY_NAME
-from tests.fuse.conftest import Mounted
-from tests.fuse.feeding import State, answers, eventually, feed, healthy, memory_kib
+from tests.fuse.conftest import Mounted, until
+from tests.fuse.feeding import State, answers, feed, healthy, memory_kib
 
 GIB = 2**30
 FILE_BYTES = 10 * GIB
@@ -99,7 +99,7 @@ def test_ten_gigabytes(shared: Mounted, kind: str) -> None:
     assert fed.written <= most + PIECE
     if code:
         answered = os.path.basename(name)
-        eventually((shared / f"receipts/{answered}").exists)
+        until((shared / f"receipts/{answered}").exists)
         assert [answer.code for answer in answers(shared.receipt(answered))] == [code]
     if kind == "scratch":
         (shared / f"inbox/{name}").unlink()

@@ -8,12 +8,11 @@ there must be more, whether the script succeeds, and which code the receipt of w
 from __future__ import annotations
 
 import json
-import time
 from typing import NamedTuple
 
 import pytest
 
-from tests.fuse.conftest import Mounted, lines, pay
+from tests.fuse.conftest import Mounted, lines, pay, until
 
 
 class Case(NamedTuple):
@@ -174,10 +173,7 @@ def test_program(shared: Mounted, name: str) -> None:
 
 def _receipt(shared: Mounted, name: str) -> list[dict[str, object]]:
     # The receipt of a file that was closed without an error to tell (touch, SIGKILL) is written when the kernel says so.
-    deadline = time.monotonic() + 10
-    while not (shared / f"receipts/{name}").exists():
-        assert time.monotonic() < deadline, f"no receipt for {name}"
-        time.sleep(0.01)
+    until((shared / f"receipts/{name}").exists)
     return shared.receipt(name)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, Daemon
-from tests.fuse.conftest import lines, pay, with_accounts
+from tests.fuse.conftest import lines, pay, until, with_accounts
 from tests.fuse.test_signer_service import DAEMON_USER
 
 PRIVATE = "ledgerfsd.service.keyring"  # the module that reads private keys
@@ -72,6 +72,7 @@ def test_only_the_signer_opens_a_private_key(store: Path, daemons: Callable[...,
     tracing = ["strace", "-f", "-qq", "-e", "trace=openat,open", "-o", str(trace), "-p", str(daemon.process.pid)]
     signer = _child(daemon.process.pid)
     with subprocess.Popen([*tracing, "-p", str(signer)], stderr=subprocess.PIPE) as tracer:
+        until(lambda: all(_is_traced(pid) for pid in (daemon.process.pid, signer)))
         ledger = with_accounts(daemon, tmp_path / "work")
         ledger.drop("pay.ndjson", lines([pay(), pay()]))
         (ledger / "log/checkpoint").read_bytes()
@@ -91,6 +92,11 @@ def test_only_the_signer_opens_a_private_key(store: Path, daemons: Callable[...,
             by[found[1]].add(int(each[1]))
     assert by["key"] == {signer}
     assert daemon.process.pid in by["json"], "the trace shows what the daemon opens"
+
+
+def _is_traced(pid: int) -> bool:
+    """Each of its threads."""
+    return all("TracerPid:\t0\n" not in (task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
 
 
 def _child(pid: int) -> int:

@@ -19,7 +19,7 @@ import pytest
 from ledgerfsd.errors import BY_NAME
 from ledgerfsd.types import Mode
 from tests.conftest import REPOSITORY
-from tests.fuse.conftest import Mounted
+from tests.fuse.conftest import Mounted, until
 from tests.fuse.feeding import (
     FIRST_CODE_OF_STATE,
     Answer,
@@ -27,7 +27,6 @@ from tests.fuse.feeding import (
     State,
     Twin,
     answers,
-    eventually,
     feed,
     healthy,
     pieces_of,
@@ -211,7 +210,7 @@ def test_empty_file(shared: Mounted) -> None:
     """touch must work, so close() says nothing; the receipt does."""
     before = State.of(shared)
     assert feed(shared / "inbox/nothing.json", []) == Fed(0, "", 0)
-    eventually((shared / "receipts/nothing.json").exists)
+    until((shared / "receipts/nothing.json").exists)
     assert [answer.code for answer in answers(shared.receipt("nothing.json"))] == ["empty"]
     assert State.of(shared) == before
     healthy(shared)
@@ -240,7 +239,7 @@ def test_json_parsing_testsuite(shared: Mounted, way: str) -> None:
         # A file without a byte can be closed, and so can one of empty lines; the receipt says that there was nothing.
         nothing = not expected or (not data and way != "renamed")
         fed = renamed(shared, name, data) if way == "renamed" else feed(shared / "inbox" / name, [data])
-        eventually((shared / "receipts" / name).exists)
+        until((shared / "receipts" / name).exists)
         found = answers(shared.receipt(name))
         if found != (expected or [Answer(1, "empty")]) or (fed.errno == 0) != nothing:
             wrong.append((name, fed, found, expected))
@@ -255,7 +254,7 @@ def test_json_parsing_testsuite_byte_by_byte(shared: Mounted) -> None:
     for path in SUITE:
         data, name = path.read_bytes(), f"bytes-{path.stem}.json"
         fed = feed(shared / "inbox" / name, pieces_of(data, 1 + len(data) // 2_000), stubborn=True)
-        eventually((shared / "receipts" / name).exists)
+        until((shared / "receipts" / name).exists)
         assert (fed.errno == 0) == (not data), name
         assert "ok" not in [answer.code for answer in answers(shared.receipt(name))], name
     assert State.of(shared) == before

@@ -8,7 +8,6 @@ import pty
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ledgerfsd.merkle import checkpoint, note
 from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.service import last_signed
 from tests.conftest import LEDGER, REPOSITORY, Daemon
-from tests.fuse.conftest import Mounted, pay, with_accounts
+from tests.fuse.conftest import Mounted, pay, until, with_accounts
 from tests.fuse.test_anchoring import thaw
 
 REASON = 'the disk "failed"'
@@ -50,13 +49,6 @@ def refuse(daemon: Daemon) -> str:
     assert done.returncode == 4, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 class Rolled:

@@ -19,8 +19,8 @@ import pytest
 
 from ledgerfsd.merkle import balance_proof
 from ledgerfsd.service.keys import parse_trusted_root
-from tests.conftest import REPOSITORY, Daemon
-from tests.fuse.conftest import Mounted, lines, pay, with_accounts
+from tests.conftest import READY_SECONDS, REPOSITORY, Daemon
+from tests.fuse.conftest import Mounted, lines, pay, until, with_accounts
 
 GONE = (errno.ENOTCONN, errno.ECONNABORTED, errno.ENOENT, errno.EIO)
 
@@ -53,15 +53,15 @@ def test_what_was_acknowledged_is_there(ledger: Mounted, daemons: Callable[..., 
     ]
     for writer in writers:
         writer.start()
-    time.sleep(0.5)
+    until(lambda: len(acknowledged) >= 200)
     process = ledger.daemon.process
     assert process is not None
     process.send_signal(how)
-    assert process.wait(30) == (0 if how is signal.SIGTERM else -how)
+    assert process.wait(READY_SECONDS) == (0 if how is signal.SIGTERM else -how)
     if how is signal.SIGKILL:
         ledger.daemon.detach()
     for writer in writers:
-        writer.join(30)
+        writer.join(READY_SECONDS)
         assert not writer.is_alive()
     assert len(failed) == 8
     assert {number for _, number in failed} <= set(GONE)
@@ -92,8 +92,8 @@ def test_requests_begun_are_answered(ledger: Mounted) -> None:
     process = ledger.daemon.process
     assert process is not None
     process.send_signal(signal.SIGTERM)
-    thread.join(30)
-    assert process.wait(30) == 0
+    thread.join(READY_SECONDS)
+    assert process.wait(READY_SECONDS) == 0
     with pytest.raises(OSError, match="not connected|abort"):
         os.close(fd)
     # Either it came in time and was taken, or too late and the kernel said so.

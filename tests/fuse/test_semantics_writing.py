@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuse.conftest import Mounted, lines, pay
+from tests.fuse.conftest import Mounted, lines, pay, until
 
 WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
@@ -114,7 +114,7 @@ def test_empty_files(shared: Mounted) -> None:
     path = shared / "inbox/e.json"
     path.touch()
     path.touch()
-    wait_for(shared / "receipts/e.json")
+    until((shared / "receipts/e.json").exists)  # what follows a close that nobody hears
     assert codes(shared, "e.json") == ["empty"]
     path.write_bytes(packed(pay()))
     path.touch()
@@ -129,14 +129,6 @@ def test_empty_files(shared: Mounted) -> None:
     with fails(errno.EBADMSG):
         os.close(fd)
     assert codes(shared, "blank.json") == ["empty"]
-
-
-def wait_for(path: Path) -> None:
-    """What follows a close that nobody hears."""
-    deadline = time.monotonic() + 10
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("text", ["hello", "12", '"text"', "tru", "\ufeff{}", "}", "nul", "-"])

@@ -22,7 +22,7 @@ from tests.conftest import LEDGER, REPOSITORY, SEGMENT_BYTES, Daemon
 
 SIGNER_USER = 65_533  # of nothing else
 DAEMON_USER = 65_534  # nobody: fusermount3 wants a user with a name
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 # Everything is imported before the user is changed: checkout and interpreter may be where only root can enter.
 AS_USER = """\
 import os, sys, encodings.ascii, encodings.idna, encodings.latin_1
@@ -146,7 +146,7 @@ daemon = subprocess.Popen(words[2:], stdout=sys.stderr)
 def read(path):
     return subprocess.run(["cat", path], user=user, group=user, extra_groups=[], capture_output=True)
 import time, json, glob
-found, deadline = None, time.monotonic() + 30
+found, deadline = None, time.monotonic() + 60
 while not (found and found.returncode == 0) and daemon.poll() is None and time.monotonic() < deadline:
     found = read(place + "/mount/log/checkpoint")
     time.sleep(0.05)
@@ -182,7 +182,7 @@ def test_the_user_of_the_daemon_cannot_read_the_key(fuse: None, place: Path) -> 
             str(DAEMON_USER),
             *daemon,
         ]
-        done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=90)
+        done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=180)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         assert found["code"] == 0, done.stderr

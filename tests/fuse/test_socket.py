@@ -18,7 +18,7 @@ from ledgerfsd.journal.layout import create
 from tests.conftest import REPOSITORY, Daemon
 from tests.fuse.conftest import Mounted, lines, pay, with_accounts
 
-PATIENCE = 20
+PATIENCE = 60
 _fork = multiprocessing.get_context("fork")
 
 

@@ -64,8 +64,8 @@ def feed(daemon: Daemon, first: int, files: int, stop: threading.Event | None = 
     for number in range(first, first + files):
         if stop is not None and stop.is_set():
             return
-        payments = [pay(id=f"p{number}-{each}", reference=f"r {each}") for each in range(60)]
-        held = {"type": "hold", "id": f"h{number}", "debit": "acc_001", "credit": "acc_002", "amount": "1.00"}
+        payments = [pay("0.01", id=f"p{number}-{each}", reference=f"r {each}") for each in range(60)]
+        held = {"type": "hold", "id": f"h{number}", "debit": "acc_001", "credit": "acc_002", "amount": "0.01"}
         ended = {"type": "post", "hold": f"h{number}"} if number % 2 else {"type": "void", "hold": f"h{number}"}
         (daemon.path / "inbox" / f"{number}.ndjson").write_text(lines([*payments, held, ended]))
         with pytest.raises(OSError, match="quota"):  # more than there is: a rejection in the log

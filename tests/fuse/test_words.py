@@ -6,15 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
 from ledgerfsd.service.word_names import file_name, text_of
 from tests.conftest import REPOSITORY
-from tests.fuse.conftest import Mounted, lines, pay
-
-SECONDS = 20
+from tests.fuse.conftest import Mounted, lines, pay, until_followed
 
 
 @pytest.mark.parametrize(
@@ -81,23 +78,12 @@ def test_a_reference_of_very_many_entries(shared: Mounted) -> None:
     follow = subprocess.Popen(["tail", "-n0", "-f", shared / "references/bulk.ndjson"], stdout=subprocess.PIPE)
     try:
         assert follow.stdout is not None
-        deadline = time.monotonic() + SECONDS
-        while f"pos:\t{(shared / 'references/bulk.ndjson').stat().st_size}" not in _positions(follow.pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until_followed(follow.pid, shared / "references/bulk.ndjson")
         shared.drop("more.json", pay("0.02", reference="bulk"))
         assert json.loads(follow.stdout.readline())["postings"][0]["amount"] == "0.02"
     finally:
         follow.kill()
         follow.communicate()
-
-
-def _positions(process: int) -> str:
-    found = []
-    for number in os.listdir(f"/proc/{process}/fdinfo"):
-        with open(f"/proc/{process}/fdinfo/{number}", encoding="ascii") as file:
-            found.append(file.read())
-    return "".join(found)
 
 
 def test_the_accounts_with_a_tag(shared: Mounted) -> None:

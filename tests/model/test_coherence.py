@@ -23,9 +23,9 @@ from tests.conftest import LEDGER, REPOSITORY, SEGMENT_BYTES, Daemon
 from tests.model.board import Board
 from tests.model.coherent import ACKNOWLEDGED, COUNTS, READERS, STOP, WRITERS, Report
 
-READS = 20_000
-PAID = 500  # payments of each writer
-SECONDS = 20
+LOOKS = 50  # of each reader, at least
+PAID = 250  # payments of each writer, at least
+SECONDS = 120
 OPEN = '{"type":"open_account","account":"%s","class":"suspense","currency":"EUR","limit":"none"}\n'
 ACCOUNTS = (
     '{"type":"open_account","account":"float","class":"safeguarding_asset","currency":"EUR"}\n'
@@ -36,13 +36,17 @@ ACCOUNTS = (
 PAYMENTS = 600  # so that there are whole tiles and bundles, and a tx.log of many pages
 READS = 3  # of the daemon for one request: of the device, once more in vain, and of what wakes pyfuse3 (ADR 36)
 TICKS = 3  # wake-ups of the daemon's own that may fall into a measurement
+ROUNDS = 10  # of a measurement: the daemon does other things now and then, so the quietest counts
+NEVER_SECONDS = 86_400
 
 
 @pytest.fixture(scope="module")
 def filled(fuse: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A mount with a history."""
     place = tmp_path_factory.mktemp("coherence")
-    daemon = Daemon(create(place / "store", LEDGER, segment_bytes=SEGMENT_BYTES).root, place / "mount").start()
+    (place / "settings.toml").write_text(f"anchor_seconds = {NEVER_SECONDS}\n")  # a digest is work of the daemon's own
+    store = create(place / "store", LEDGER, segment_bytes=SEGMENT_BYTES).root
+    daemon = Daemon(store, place / "mount", ["--config", str(place / "settings.toml")]).start()
     try:
         (daemon.path / "inbox/open.ndjson").write_text(ACCOUNTS)
         (daemon.path / "inbox/pay.ndjson").write_text('{"debit":"float","credit":"w0","amount":"1.00"}\n' * PAYMENTS)
@@ -69,6 +73,11 @@ def requests(daemon: Daemon, action: Callable[[], object]) -> int:
     before = taken()
     action()
     return taken() - before
+
+
+def least_requests(daemon: Daemon, action: Callable[[], object]) -> int:
+    """Of what costs the same each time: the quietest of some rounds."""
+    return min(requests(daemon, action) for _ in range(ROUNDS))
 
 
 @dataclass
@@ -105,7 +114,7 @@ def run(mount: Path, board_path: Path, readers: list[tuple[str, int, str]]) -> L
     deadline = time.monotonic() + SECONDS
     reads, paid = [0], [0]
     try:
-        while time.monotonic() < deadline and (sum(reads) < READS or min(paid) < PAID):
+        while time.monotonic() < deadline and (min(reads) < LOOKS or min(paid) < PAID):
             time.sleep(0.1)
             reads = [board[slot] for slot in range(COUNTS + WRITERS, COUNTS + len(roles))]
             paid = [board[ACKNOWLEDGED + writer] for writer in range(WRITERS)]
@@ -116,8 +125,8 @@ def run(mount: Path, board_path: Path, readers: list[tuple[str, int, str]]) -> L
         said = [each.communicate(timeout=60)[0] for each in processes]
     print(f"{paid} payments, {reads} reads")
     look = Look(paid, reads, {role: Report(**json.loads(text)) for role, text in zip(roles, said, strict=True)})
-    assert min(look.paid) > PAID // 10  # on a slow machine; else we would have seen nothing change
-    assert min(look.reads) > PAID // 10
+    assert min(look.paid) >= PAID  # else we would have seen nothing change
+    assert min(look.reads) >= LOOKS
     return look
 
 
@@ -174,9 +183,9 @@ def test_a_page_read_twice_costs_the_daemon_nothing(filled: Daemon, name: str) -
         size = os.fstat(fd).st_size
         text = os.pread(fd, size, 0)
         assert len(text) == size
-        assert requests(filled, lambda: [os.pread(fd, size, 0) for _ in range(200)]) <= TICKS
-        assert requests(filled, lambda: [os.stat(path) for _ in range(200)]) <= TICKS
-        assert requests(filled, lambda: [os.fstat(fd) for _ in range(200)]) <= TICKS
+        assert least_requests(filled, lambda: [os.pread(fd, size, 0) for _ in range(200)]) <= TICKS
+        assert least_requests(filled, lambda: [os.stat(path) for _ in range(200)]) <= TICKS
+        assert least_requests(filled, lambda: [os.fstat(fd) for _ in range(200)]) <= TICKS
     finally:
         os.close(fd)
 
@@ -186,12 +195,16 @@ def test_a_commit_costs_only_the_files_that_it_changed(filled: Daemon) -> None:
     files = [os.open(filled.path / name, os.O_RDONLY) for name in names]
     for fd in files:
         os.pread(fd, 4096, 0)
-    pay(filled.path, "costs")
-    counts = [requests(filled, lambda fd=fd: [os.pread(fd, 4096, 0) for _ in range(200)]) for fd in files]
+    changed, others = [], []
+    for number in range(ROUNDS):
+        pay(filled.path, f"costs-{number}")
+        first, *rest = [requests(filled, lambda fd=fd: [os.pread(fd, 4096, 0) for _ in range(200)]) for fd in files]
+        changed.append(first)
+        others.append(max(rest))
     for fd in files:
         os.close(fd)
-    assert 2 <= counts[0] <= 2 * READS + TICKS  # GETATTR and READ, once
-    assert max(counts[1:]) <= TICKS
+    assert 2 <= min(changed) <= 2 * READS + TICKS  # GETATTR and READ, once
+    assert min(others) <= TICKS
 
 
 @pytest.mark.parametrize("flags", [mmap.MAP_SHARED, mmap.MAP_PRIVATE])
@@ -203,7 +216,7 @@ def test_files_can_be_mapped(filled: Daemon, name: str, flags: int) -> None:
         with mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ) as mapped:
             assert len(mapped) == size
             assert mapped[:] == file.read() == path.read_bytes()
-            assert requests(filled, lambda: [mapped[:] for _ in range(200)]) <= TICKS
+            assert least_requests(filled, lambda: [mapped[:] for _ in range(200)]) <= TICKS
 
 
 @pytest.mark.parametrize("name", ["receipts/pay.ndjson", ".ledgerfs/metrics.prom"])

@@ -10,20 +10,19 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ledgerfsd.journal.layout import create
 from tests.conftest import LEDGER, SEGMENT_BYTES, Daemon
-from tests.fuse.conftest import Mounted, lines, pay
+from tests.fuse.conftest import Mounted, lines, pay, until
 
 BUSY = ("busy.1", "busy.2")
 QUIET = tuple(f"quiet.{number}" for number in range(8))
 PAUSE_SECONDS = 0.01  # of a writer, between two payments
 TAIL_SECONDS = 2  # GNU tail looks once a second where no inotify tells it
-READY_SECONDS = 30
 NEVER_SECONDS = 86_400
 
 
@@ -47,13 +46,18 @@ class Writers:
     def __enter__(self) -> Writers:
         for thread in self._threads:
             thread.start()
+        self.go_on()
         return self
+
+    def go_on(self) -> None:
+        """Until more payments have been made."""
+        before = len(self.times)
+        until(lambda: len(self.times) >= before + 2 * len(self._threads))
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join()
-        assert len(self.times) > 2  # they did write meanwhile
 
 
 _runs = itertools.count()
@@ -89,13 +93,6 @@ def collect(stream: io.TextIOWrapper, seen: list[tuple[float, str]]) -> None:
     seen.extend((time.monotonic(), line) for line in stream)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_tail_follows(ledger: Mounted) -> None:
     """Each line within two seconds, none twice, none lost."""
     log = ledger / "accounts/busy.1/tx.log"
@@ -108,10 +105,10 @@ def test_tail_follows(ledger: Mounted) -> None:
     reader = threading.Thread(target=collect, args=(tail.stdout, seen))
     reader.start()
     try:
-        wait_for(lambda: len(seen) >= there)
+        until(lambda: len(seen) >= there)
         with Writers(ledger) as writers:
             time.sleep(5)
-        wait_for(lambda: len(seen) >= there + len(writers.times))
+        until(lambda: len(seen) >= there + len(writers.times))
         time.sleep(TAIL_SECONDS)  # for lines that come twice
     finally:
         tail.kill()
@@ -167,9 +164,9 @@ def test_rsync_again_transfers_nothing_that_rests(ledger: Mounted) -> None:
     # By itself rsync compares times in whole seconds, and files that change in place keep their size.
     first = "rsync -a --modify-window=-1 $M/accounts/ copy"
     second = "rsync -a --modify-window=-1 --itemize-changes $M/accounts/ copy"
-    with Writers(ledger):
+    with Writers(ledger) as writers:
         assert ledger.shell(first).returncode == 0
-        time.sleep(0.1)
+        writers.go_on()
         done = ledger.shell(second)
     assert done.returncode == 0, done
     touched = {line.split(maxsplit=1)[1].partition("/")[0] for line in done.stdout.splitlines()}

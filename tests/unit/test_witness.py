@@ -165,7 +165,7 @@ def test_other_requests(serving: WitnessProcess) -> None:
 def raw(serving: WitnessProcess, data: bytes) -> bytes:
     """What is answered until it closes, or to the first silence."""
     target = urlsplit(serving.url)
-    with socket.create_connection((str(target.hostname), target.port), timeout=5) as connection:
+    with socket.create_connection((str(target.hostname), target.port), timeout=SECONDS) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         found = b""
@@ -211,8 +211,8 @@ def test_more_connections_than_there_is_room_for(witness: WitnessProcess) -> Non
     "sent", [b"", b"GET / HT", b"POST /add-checkpoint HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab"], ids=repr
 )
 def test_who_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.05)
-    monkeypatch.setattr(server, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.5)
 
     async def talk() -> bytes:
         memory = Memory.create(tmp_path / "w", "witness.example/w1")
@@ -372,7 +372,7 @@ def answering(answer: bytes) -> tuple[str, threading.Thread]:
         with listener:
             connection, _ = listener.accept()
             with connection:
-                connection.settimeout(10)
+                connection.settimeout(SECONDS)
                 while b"\xe2\x80\x94" not in connection.recv(65536):
                     pass
                 connection.sendall(answer)
