@@ -27,7 +27,7 @@ from ledgerfsd.merkle.proof import verify_inclusion
 from ledgerfsd.money import format_signed
 from ledgerfsd.service.keys import parse_trusted_root
 from ledgerfsd.types import Account
-from tests.conftest import REPOSITORY, Daemon
+from tests.conftest import READY_SECONDS, REPOSITORY, Daemon
 from tests.fuse import past_history
 from tests.fuse.conftest import Mounted, pay
 
@@ -452,11 +452,13 @@ def test_a_back_dated_transaction_changes_what_is_by_effective_date(ledger: Moun
     assert account["credits"] == "6.50"
 
 
-def test_names_that_are_not_what_was_written(store: Path, daemons: Callable[..., Daemon], tmp_path: Path) -> None:
+def test_names_that_are_not_what_was_written(store: Path, daemons: Callable[..., Daemon]) -> None:
     """A torn line is of a name that was never given; others are reported and left. SEMANTICS 12.7"""
-    mounted = Mounted(daemons(store).start().path, tmp_path, daemons(store))
-    (mounted / "snapshots/kept").mkdir()
-    subprocess.run(["fusermount3", "-u", mounted.path], check=True)
+    daemon = daemons(store).start()
+    (daemon.path / "snapshots/kept").mkdir()
+    subprocess.run(["fusermount3", "-u", daemon.path], check=True)
+    assert daemon.process is not None
+    assert daemon.process.wait(READY_SECONDS) == 0
     path = store / "snapshots.ndjson"
     whole = path.read_bytes()
     line = json.loads(checked.unseal(whole.rstrip()))
