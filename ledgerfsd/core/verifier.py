@@ -189,6 +189,11 @@ def form_of(entry: bytes) -> str:
     return "" if lib.lfs_verify_form(entry, len(entry), why) else str(ffi.string(why).decode("utf-8", "replace"))
 
 
+def read_quickly(entry: bytes) -> int:
+    """1 when the core reads the entry the quick way and both ways agree; 0: it is read the other way only; -1: they differ."""
+    return int(lib.lfs_verify_quick(entry, len(entry)))
+
+
 def record_hash(key: bytes, kind: int, record: Sequence[int]) -> bytes:
     """What a record of an index (key, entry, length, states) adds to the sum of its kind: 16 bytes, under a key of 16."""
     out = ffi.new("uint8_t[16]")

@@ -59,6 +59,8 @@ int lfs_verify_indexes(lfs_verify *v, lfs_index_fault *out);
 void lfs_verify_free(lfs_verify *v);
 /* For tests: judge the form of one entry alone. Returns 1 when it is that of an entry, else 0 with the reason. */
 int lfs_verify_form(const uint8_t *bytes, uint32_t len, char why[256]);
+/* For tests: 1 when the entry is read the quick way, with the same result as the other; 0: it is read the other way; -1: they do not agree. */
+int lfs_verify_quick(const uint8_t *bytes, uint32_t len);
 /* For tests: what a record of an index adds to its sum, little-endian. */
 void lfs_verify_record_hash(const uint8_t key[16], int kind, const lfs_record *record, uint8_t out[16]);
 /* cffi-end */

@@ -212,6 +212,7 @@ lfs_verify *lfs_verify_begin(const lfs_verify_task *task, const uint64_t *wanted
     lfs_state_tree_init(&v->tree, task->accounts_max);
     lfs_reading_init(&v->reading, &v->ledger);
     v->entry_room = lfs_grow(NULL, 2 + 65536 + LFS_PIECE_SLACK);
+    memset(v->entry_room, 0, 2 + 65536 + LFS_PIECE_SLACK);
     v->n_wanted = n_wanted;
     v->wanted = lfs_grow(NULL, (n_wanted + 1) * sizeof *v->wanted);
     for (uint32_t i = 0; i < n_wanted; i++) v->wanted[i] = (lfs_wanted){.size = wanted[i]};

@@ -172,7 +172,7 @@ static inline const uint8_t *read_amount(const uint8_t *p, u128 *value, uint8_t 
 }
 
 /* Thousands of entries share a second: the calendar is asked once for each. */
-static const uint8_t *read_time(lfs_reading *r, const uint8_t *p, uint64_t *out) {
+const uint8_t *lfs_read_time(lfs_reading *r, const uint8_t *p, uint64_t *out) {
     const uint8_t *text = p + 1;
     uint32_t fraction = 0, bad = 0;
     if (memcmp(text, r->second_text, 20) != 0) {
@@ -293,10 +293,7 @@ static const uint8_t *read_postings(lfs_reading *r, const uint8_t *p, const uint
     uint32_t first = r->n_postings, present, all = 0;
     if (*p++ != '[') return NULL;
     for (;;) {
-        if (r->n_postings == r->postings_size) {
-            r->postings_size = r->postings_size ? 2 * r->postings_size : 8192;
-            r->postings = lfs_grow(r->postings, r->postings_size * sizeof *r->postings);
-        }
+        lfs_reading_room(r);
         if (r->n_postings - first == LFS_POSTINGS_MAX) return NULL;
         lfs_seen_posting *posting = &r->postings[r->n_postings];
         if (!(p = read_posting(r, posting, p, end, &present)) || p >= end) return NULL;
@@ -320,7 +317,7 @@ static inline const uint8_t *read_value(lfs_reading *r, int member, const uint8_
     case HEX: return read_hex(p, out);
     case ID: return read_id(p, end, out);
     case WORD: return read_plain(p, end, out);
-    case TIME: *out = (lfs_text){p + 1, 30}; return read_time(r, p, &r->number[member]);
+    case TIME: *out = (lfs_text){p + 1, 30}; return lfs_read_time(r, p, &r->number[member]);
     case DATE: return read_date(p, out);
     case POSTINGS: return read_postings(r, p, end);
     case CHAIN: return *p == '"' ? read_hex(p, out) : (*out = (lfs_text){NULL, 0}, read_integer(p, &r->number[member]));
@@ -417,7 +414,7 @@ static const char *misfit(const lfs_reading *r, lfs_seen *out) {
     return kind == K_UPDATE && r->f[V_PREV].p ? "prev" : NULL;
 }
 
-int lfs_see(lfs_reading *r, const uint8_t *bytes, uint32_t len, lfs_seen *out) {
+int lfs_see_any(lfs_reading *r, const uint8_t *bytes, uint32_t len, lfs_seen *out) {
     uint32_t first = r->n_postings;
     int at = V_T;
     const char *why = read_members(r, bytes, len, &at);

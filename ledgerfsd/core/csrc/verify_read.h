@@ -52,6 +52,19 @@ void lfs_reading_free(lfs_reading *r);
  * behind the entry must be readable. Returns LFS_SEEN, or with r->why LFS_WRONG: canonical, with index and time, and no seal, so that its batch can
  * count, but not of the form of its kind; or LFS_BROKEN: no batch with it counts. */
 enum { LFS_SEEN, LFS_WRONG, LFS_BROKEN };
-int lfs_see(lfs_reading *r, const uint8_t *bytes, uint32_t len, lfs_seen *out);
+int lfs_see_any(lfs_reading *r, const uint8_t *bytes, uint32_t len, lfs_seen *out);
+/* The same of what nearly all entries are (verify_quick.c). Returns 1, or 0 when the entry is to be read the other way. */
+int lfs_see_quick(lfs_reading *r, const uint8_t *bytes, uint32_t len, lfs_seen *out);
+static inline int lfs_see(lfs_reading *r, const uint8_t *bytes, uint32_t len, lfs_seen *out) {
+    return lfs_see_quick(r, bytes, len, out) ? LFS_SEEN : lfs_see_any(r, bytes, len, out);
+}
+/* A time with its quotes; p stands at the first. Returns what is behind the last, or NULL. */
+const uint8_t *lfs_read_time(lfs_reading *r, const uint8_t *p, uint64_t *out);
+/* Room for one more posting. */
+static inline void lfs_reading_room(lfs_reading *r) {
+    if (r->n_postings < r->postings_size) return;
+    r->postings_size = r->postings_size ? 2 * r->postings_size : 8192;
+    r->postings = lfs_grow(r->postings, r->postings_size * sizeof *r->postings);
+}
 static inline int lfs_has(const lfs_reading *r, int member) { return (int)(r->present >> member & 1); }
 #endif

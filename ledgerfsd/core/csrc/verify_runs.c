@@ -190,6 +190,7 @@ static void filter_add(scan *s, uint64_t key) {
 
 static int scan_block(lfs_verify *v, scan *s, const lfs_record *records, uint32_t n) {
     const lfs_run_footer *is = &s->run->is;
+    uint64_t words[2][LFS_RUN_BLOCK], hashes[2][LFS_RUN_BLOCK];
     for (uint32_t i = 0; i < n; i++, s->n++) {
         const lfs_record *r = &records[i];
         s->entry = r->index;
@@ -198,11 +199,13 @@ static int scan_block(lfs_verify *v, scan *s, const lfs_record *records, uint32_
         if (i == 0 && check_fence(s, s->n / LFS_RUN_BLOCK, r)) return -1;
         if (r->key != s->before.key || !s->n) memset(&s->past, 0, sizeof s->past);
         past_add(&s->past, r);
-        s->sums[(r->index >> LFS_PART_SHIFT) - s->first_part] += lfs_record_hash(&v->sums.key, s->run->kind, r);
+        lfs_record_words(r, s->run->kind, &words[0][i], &words[1][i]);
         if (s->run->lines) filter_add(s, r->key);
         s->before = *r;
         s->known = 1;
     }
+    lfs_record_hashes(&v->sums.key, words[0], words[1], hashes[0], hashes[1], n);
+    for (uint32_t i = 0; i < n; i++) s->sums[(records[i].index >> LFS_PART_SHIFT) - s->first_part] += (u128)hashes[1][i] << 64 | hashes[0][i];
     s->entry = -1;
     return 0;
 }

@@ -9,36 +9,20 @@
 
 typedef struct { uint64_t word[2]; } lfs_sum_key;
 
-/* SipHash-2-4 with 128 bits of result (Aumasson and Bernstein, 2012) of the 16 bytes of a record and its kind. */
-static inline u128 lfs_record_hash(const lfs_sum_key *key, int kind, const lfs_record *r) {
-    uint64_t v0 = key->word[0] ^ 0x736f6d6570736575, v1 = key->word[1] ^ 0x646f72616e646f6d ^ 0xee, v2 = key->word[0] ^ 0x6c7967656e657261,
-             v3 = key->word[1] ^ 0x7465646279746573;
-    const uint64_t words[3] = {r->key, (uint64_t)r->index << 32 | (uint64_t)r->len << 16 | (uint64_t)kind << 8 | r->states, 16ull << 56};
-#define LFS_TURN(x, n) ((x) << (n) | (x) >> (64 - (n)))
-#define LFS_ROUND                                                              \
-    v0 += v1, v1 = LFS_TURN(v1, 13) ^ v0, v0 = LFS_TURN(v0, 32);               \
-    v2 += v3, v3 = LFS_TURN(v3, 16) ^ v2;                                      \
-    v0 += v3, v3 = LFS_TURN(v3, 21) ^ v0;                                      \
-    v2 += v1, v1 = LFS_TURN(v1, 17) ^ v2, v2 = LFS_TURN(v2, 32);
-    for (int i = 0; i < 3; i++) {
-        v3 ^= words[i];
-        LFS_ROUND LFS_ROUND
-        v0 ^= words[i];
-    }
-    v2 ^= 0xee;
-    LFS_ROUND LFS_ROUND LFS_ROUND LFS_ROUND
-    uint64_t low = v0 ^ v1 ^ v2 ^ v3;
-    v1 ^= 0xdd;
-    LFS_ROUND LFS_ROUND LFS_ROUND LFS_ROUND
-#undef LFS_ROUND
-#undef LFS_TURN
-    return (u128)(v0 ^ v1 ^ v2 ^ v3) << 64 | low;
+/* A record of a kind as it is hashed. */
+static inline void lfs_record_words(const lfs_record *r, int kind, uint64_t *first, uint64_t *second) {
+    *first = r->key;
+    *second = (uint64_t)r->index << 32 | (uint64_t)r->len << 16 | (uint64_t)kind << 8 | r->states;
 }
+/* The hashes of n records: low and high halves. All arrays have room for a multiple of eight. verify_siphash.c */
+void lfs_record_hashes(const lfs_sum_key *key, const uint64_t *first, const uint64_t *second, uint64_t *low, uint64_t *high, uint32_t n);
 
 /* Of one thread: sums of the part of the log that it is in. They are handed on when it comes to another part. */
+#define LFS_TALLY_WAITING 64
 typedef struct {
     uint64_t part;
     u128 sum[LFS_RUN_KINDS];
+    struct { uint64_t first[LFS_TALLY_WAITING], second[LFS_TALLY_WAITING]; uint32_t n; } waiting[LFS_RUN_KINDS]; /* records to be hashed together */
 } lfs_tally;
 
 typedef struct { /* a run of the store */
@@ -71,6 +55,7 @@ struct lfs_verify;
 int lfs_sums_begin(struct lfs_verify *v); /* -1: there is no randomness */
 void lfs_sums_free(lfs_sums *sums);
 void lfs_tally_close(struct lfs_verify *v, lfs_tally *tally);
+void lfs_tally_hash(const lfs_sums *sums, lfs_tally *tally, int kind); /* what waits */
 static inline void lfs_tally_add(struct lfs_verify *v, const lfs_sums *sums, lfs_tally *tally, int kind, lfs_record record) {
     uint64_t part = record.index >> LFS_PART_SHIFT;
     if (record.index >= sums->entries) return;
@@ -78,7 +63,9 @@ static inline void lfs_tally_add(struct lfs_verify *v, const lfs_sums *sums, lfs
         lfs_tally_close(v, tally);
         tally->part = part;
     }
-    tally->sum[kind] += lfs_record_hash(&sums->key, kind, &record);
+    uint32_t n = tally->waiting[kind].n++;
+    lfs_record_words(&record, kind, &tally->waiting[kind].first[n], &tally->waiting[kind].second[n]);
+    if (n + 1 == LFS_TALLY_WAITING) lfs_tally_hash(sums, tally, kind);
 }
 /* What an entry states of the accounts that it names: `states` of its records in `postings`. */
 static inline uint8_t lfs_seen_states(const lfs_seen *s) {
