@@ -77,6 +77,16 @@ class Addresses(NamedTuple):
     context: int
 
 
+class Numbers(NamedTuple):
+    """How the mount numbers nodes: two directories, and what the nodes of three kinds begin with."""
+
+    accounts: int
+    transactions: int
+    account: int
+    balance: int
+    transaction: int
+
+
 class Front:
     """The front of a mount; everything but the counts is for one thread."""
 
@@ -106,6 +116,10 @@ class Front:
         if failed < 0:
             raise OSError(ffi.errno, os.strerror(ffi.errno))
         return not failed
+
+    def read(self, numbers: Numbers, *, uid: int, gid: int, seconds: int) -> None:
+        """Answer what is only read as well (``csrc/front_read.c``); ``seconds``: for which names and attributes are valid."""
+        lib.lfs_front_tree_set(self._engine, ffi.new("lfs_front_tree *", (*numbers, uid, gid, seconds)))
 
     def stop(self) -> None:
         """Read nothing more. What waits for its verdict still gets it."""

@@ -7,15 +7,17 @@ as if there were no front: slower, and the log says so.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
-from ledgerfsd.core.front import Front
+from ledgerfsd.core.front import Front, Numbers
 from ledgerfsd.errors import CODES, LedgerError
 from ledgerfsd.service.inbox_front import FrontFiles
 from ledgerfsd.vfs import nodes, requests
+from ledgerfsd.vfs.kernel import LONG
 from ledgerfsd.vfs.nodes import Fixed, Kind
 
 if TYPE_CHECKING:
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 FUNCTIONS: Final = (b"fuse_session_fd", b"fuse_session_receive_buf")
+NUMBERS: Final = Numbers(
+    accounts=Fixed.ACCOUNTS,
+    transactions=Fixed.TRANSACTIONS,
+    account=nodes.inode(Kind.ACCOUNT, 0),
+    balance=nodes.inode(Kind.BALANCE, 0),
+    transaction=nodes.inode(Kind.TRANSACTION, 0),
+)
 LOOK_SECONDS: Final = 0.002  # at the end: whether a writer still waits
 
 
@@ -42,6 +51,7 @@ class Fronting:
             kind=nodes.inode(Kind.INBOX_FILE, 0),
             errnos=((code.number, code.errno) for code in CODES.values()),
         )
+        self._front.read(NUMBERS, uid=os.getuid(), gid=os.getgid(), seconds=LONG)
         self._files = FrontFiles(self._front, operations.inbox)
         operations.ledger.gauges.append(self._gauges)
         requests.divert(self._front.addresses, self._adopt)

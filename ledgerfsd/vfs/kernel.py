@@ -23,6 +23,9 @@ pages are dropped here and not left to the kernel, and for files that grow, thre
 
 The files of an account that change in place never change their size (see ``service.render``), so for them step 1 is all.
 
+What is held of ``balance.json`` is kept in the core (``core.kernel``), by the same rules: its front answers most requests about them
+without Python (ADR 47).
+
 The first LOOKUP of a file is answered with attributes that are valid for no time: between our reply and the moment the
 kernel makes the inode, an invalidation would find nothing (ENOENT) and be lost. A GETATTR has no such gap.
 """
@@ -35,6 +38,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from ledgerfsd.core.engine import Attending
+from ledgerfsd.core.kernel import HeldBalances
 from ledgerfsd.vfs import nodes
 from ledgerfsd.vfs.contents import GROWING
 from ledgerfsd.vfs.nodes import Fixed, Kind
@@ -47,8 +51,10 @@ if TYPE_CHECKING:
     from ledgerfsd.service.receipts import Answer
     from ledgerfsd.vfs.branch import Stat
 
+LONG: Final = 3600  # seconds: whoever may change is invalidated, so this bounds nothing but our own mistakes
 _GROWING_FILES: Final = frozenset((Kind.TX_LOG, Kind.STATEMENT))
 _ACCOUNT_FILES: Final = (Kind.BALANCE, Kind.ACCOUNT_FILE, Kind.TX_LOG, Kind.STATEMENT)
+_OTHER_ACCOUNT_FILES: Final = tuple(kind for kind in _ACCOUNT_FILES if kind is not Kind.BALANCE)
 _TILES: Final = frozenset((Kind.TILE_LEVEL, Kind.TILE_GROUP))
 _RECEIPT_DIRECTORIES: Final = frozenset((Fixed.RECEIPTS, Fixed.DRY_RECEIPTS))
 
@@ -88,7 +94,8 @@ class Kernel:
         self._engine = engine
         self._notify = notify
         self._stat = stat
-        self._held: dict[int, Held] = {}
+        self._balances = HeldBalances(engine)
+        self._held: dict[int, Held] = {}  # but balances
         self._growing: set[int] = set()  # held directories that every commit changes
         self._lasting: set[int] = set()  # those of them whose attributes the kernel may have
         self._renewing = trio.CancelScope()
@@ -103,13 +110,16 @@ class Kernel:
         return fixed or kind in _TILES or kind in _ACCOUNT_FILES
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._held) + len(self._balances)
 
     # -- what the kernel holds
 
     def hold(self, inode: int) -> None:
         """The kernel gets an answer to a LOOKUP. Call it before reading the state that is answered."""
         if not self.changes(inode):
+            return
+        if _is_balance(inode):
+            self._balances.hold(nodes.number_of(inode))
             return
         held = self._held.get(inode)
         if held is None:
@@ -123,6 +133,8 @@ class Kernel:
     def forget(self, forgotten: Iterable[tuple[int, int]]) -> None:
         """The kernel gives back look-ups."""
         for inode, count in forgotten:
+            if _is_balance(inode):
+                self._balances.forget(nodes.number_of(inode), count)
             held = self._held.get(inode)
             if held is None:
                 continue
@@ -136,7 +148,7 @@ class Kernel:
         self._forgotten({inode})
         if nodes.kind_of(inode) in _ACCOUNT_FILES:
             ordinal = nodes.number_of(inode)
-            if not any(nodes.inode(kind, ordinal) in self._held for kind in _ACCOUNT_FILES):
+            if not any(nodes.inode(kind, ordinal) in self._held for kind in _OTHER_ACCOUNT_FILES):
                 self._engine.watch(ordinal, False)
 
     async def stat(self, inode: int) -> Stat:
@@ -150,6 +162,8 @@ class Kernel:
 
         To be called before what is answered is read. The result is for ``lasting``.
         """
+        if _is_balance(inode):
+            return self._balances.asking(nodes.number_of(inode))
         held = self._held.get(inode)
         if held is None:
             return 0
@@ -162,6 +176,8 @@ class Kernel:
 
     def lasting(self, inode: int, asked: int) -> bool:
         """It gets it now. Whether it may keep it: not if it was told of a commit since ``asking``, for that came too early."""
+        if _is_balance(inode):
+            return self._balances.lasting(nodes.number_of(inode), asked)
         held = self._held.get(inode)
         return held is None or held.dropped == asked
 
@@ -174,6 +190,10 @@ class Kernel:
 
     async def opened(self, inode: int) -> None:
         """OPEN of a file."""
+        if _is_balance(inode):
+            if self._balances.opened(nodes.number_of(inode)):
+                self._tell(self._notify.drop_pages, inode)  # see below
+            return
         held = self._held.get(inode)
         if held is None:
             return
@@ -193,6 +213,9 @@ class Kernel:
 
     def released(self, inode: int) -> None:
         """RELEASE of a file."""
+        if _is_balance(inode):
+            self._balances.released(nodes.number_of(inode))
+            return
         held = self._held.get(inode)
         if held is not None and held.opened:
             held.opened -= 1
@@ -204,8 +227,11 @@ class Kernel:
     async def committed(self, change: Change) -> None:
         """Entries became durable. When it returns the kernel has nothing that is older. Not to be called twice at once."""
         opened: dict[int, Held] = {}
+        attributes, pages = self._balances.committed(change.touched) if change.touched else ([], [])
+        for ordinal in attributes:
+            self._tell(self._notify.drop_attributes, nodes.inode(Kind.BALANCE, ordinal))
         for ordinal in change.touched:
-            for kind in _ACCOUNT_FILES:
+            for kind in _OTHER_ACCOUNT_FILES:
                 inode = nodes.inode(kind, ordinal)
                 held = self._held.get(inode)
                 if held is None:
@@ -219,13 +245,16 @@ class Kernel:
         for inode in lasting:
             self._drop_attributes(inode, self._held[inode])
         self._forgotten(lasting)
-        if opened and not self._stopped:
+        if (opened or pages) and not self._stopped:
             with trio.CancelScope() as self._renewing:
-                await self._renew(opened)
+                await self._renew(opened, pages)
 
-    async def _renew(self, opened: dict[int, Held]) -> None:
+    async def _renew(self, opened: dict[int, Held], balances: Sequence[int]) -> None:
         """The three steps from above. A file that is closed meanwhile may be done in vain."""
-        await self._in_thread(self._notify.drop_pages, [(inode,) for inode in opened])
+        inodes = [nodes.inode(Kind.BALANCE, ordinal) for ordinal in balances]
+        await self._in_thread(self._notify.drop_pages, [(inode,) for inode in (*inodes, *opened)])
+        for ordinal in balances:
+            self._balances.renewed(ordinal)
         sizes: list[tuple[int, int]] = []
         for inode, held in opened.items():
             stat = await self._size(inode)
@@ -272,3 +301,7 @@ class Kernel:
     def _tell(tell: Callable[..., None], *arguments: int) -> None:
         with suppress(FileNotFoundError):  # the kernel has dropped the inode, its FORGET is on the way
             tell(*arguments)
+
+
+def _is_balance(inode: int) -> bool:
+    return nodes.kind_of(inode) is Kind.BALANCE

@@ -35,13 +35,12 @@ from ledgerfsd.vfs.branch import READY, Branch, Branches, Handle, Keep
 from ledgerfsd.vfs.contents import Contents
 from ledgerfsd.vfs.handles import Handles, OpenDirectory, OpenText
 from ledgerfsd.vfs.inbox import AREAS, Door
-from ledgerfsd.vfs.kernel import Kernel, Notify
+from ledgerfsd.vfs.kernel import LONG, Kernel, Notify
 from ledgerfsd.vfs.nodes import Kind
 from ledgerfsd.vfs.tree import Tree
 
 log = structlog.get_logger()
 
-LONG: Final = 3600  # seconds: whoever may change is invalidated, so this bounds nothing but our own mistakes
 NAME_BYTES_MAX: Final = 255
 XATTR: Final = b"user.ledgerfs."
 

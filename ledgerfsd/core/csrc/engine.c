@@ -47,6 +47,7 @@ lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t a
     lfs_frontier_init(&e->frontier);
     e->published = reserved((size_t)accounts_max * sizeof *e->published);
     e->watched = reserved(accounts_max);
+    e->kernel = lfs_kernel_new(accounts_max);
     e->dirty = reserved((accounts_max >> 12) * 8 + 8);
     e->lead_ns = LFS_NS_PER_S / 4; /* until the first catch-up tells */
     lfs_ordinals_init(&e->pending, accounts_max);
@@ -90,6 +91,7 @@ void lfs_engine_free(lfs_engine *e) {
     for (lfs_ticket *t; (t = lfs_take(e));) lfs_ticket_free(t);
     munmap(e->published, accounts * sizeof *e->published);
     munmap(e->watched, accounts);
+    lfs_kernel_free(e->kernel);
     lfs_ordinals_free(&e->pending);
     lfs_ordinals_free(&e->in_group);
     lfs_state_tree_free(&e->tree);

@@ -127,6 +127,7 @@ struct lfs_engine {
     int wakeup;
     struct lfs_socket *socket; /* NULL: nobody listens */
     struct lfs_front *front;   /* NULL: Python sees every request */
+    struct lfs_kernel *kernel;
 
     lfs_runs runs; /* see runs.h */
 
@@ -207,6 +208,16 @@ void lfs_socket_end(lfs_engine *e);
 /* front.c */
 void lfs_front_finished(lfs_engine *e, lfs_ticket *t);
 void lfs_front_end(lfs_engine *e);
+
+/* kernel.c */
+typedef struct lfs_kernel lfs_kernel;
+lfs_kernel *lfs_kernel_new(uint64_t accounts);
+void lfs_kernel_free(lfs_kernel *k);
+
+/* balance.c */
+const uint8_t *lfs_entry_time(const uint8_t *bytes, uint32_t len); /* 30 bytes; NULL: there is none */
+int lfs_entry_ns(lfs_engine *e, uint64_t index, uint64_t *ns);     /* the booking time; -1: not there */
+int lfs_balance_text(lfs_engine *e, const lfs_account_view *account, uint8_t out[LFS_BALANCE_BYTES], uint64_t *ns);
 
 /* recover.c */
 int lfs_hash_is(lfs_text text, const uint8_t hash[32]);

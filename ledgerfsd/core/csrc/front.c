@@ -1,6 +1,6 @@
 /* T7: the requests of the mount, before Python sees them.
  *
- * It reads the FUSE device, answers what it can (front_answer.c) and queues the rest for pyfuse3, which takes it with lfs_front_receive
+ * It reads the FUSE device, answers what it can (front_answer.c; of what is only read, front_read.c) and queues the rest for pyfuse3, which takes it with lfs_front_receive
  * as it would have read it; replies and notifications of pyfuse3 go to the device as ever. It never waits for a commit, nor for Python.
  *
  * A file of its own takes this way (ADR 36):
@@ -98,7 +98,7 @@ static void *front_loop(void *context) {
         } else if (n < (ssize_t)sizeof(struct fuse_in_header)) {
             end(f, n >= 0 ? EIO : errno == ENODEV ? 0 : errno);
             break;
-        } else if (!lfs_front_answer_request(f, bytes, (size_t)n)) {
+        } else if (!lfs_front_read_request(f, bytes, (size_t)n) && !lfs_front_answer_request(f, bytes, (size_t)n)) {
             bytes = forward(f, bytes, (size_t)n);
         }
     }

@@ -48,6 +48,7 @@ struct lfs_front {
     lfs_engine *engine;
     uint64_t inbox, kind; /* node of inbox/; what the nodes of inbox files begin with */
     int errnos[256];      /* by result code */
+    lfs_front_tree tree;  /* all 0: Python answers what is read */
     int device, ready, wake;
     size_t buffer_bytes;
     pthread_t thread;
@@ -80,6 +81,9 @@ void lfs_front_file_remove(lfs_front *f, lfs_front_file *file); /* out of the ta
 void lfs_front_hand_over(lfs_front *f, lfs_front_file *file);
 void lfs_front_hand_over_all(lfs_front *f);
 int lfs_front_may_take(const char *text, size_t len);
+
+/* front_read.c: the same of requests that only read. It may take from a request what is not Python's. */
+int lfs_front_read_request(lfs_front *f, uint8_t *bytes, size_t len);
 
 /* front_answer.c: 1 when it is answered, 0 when it is Python's */
 int lfs_front_answer_request(lfs_front *f, const uint8_t *bytes, size_t len);

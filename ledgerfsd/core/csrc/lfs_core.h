@@ -130,6 +130,13 @@ void lfs_front_name_set(lfs_engine *e, const char *text, size_t len, int there);
 /* How many files it may have open. */
 void lfs_front_limit(lfs_engine *e, uint32_t files);
 void lfs_front_counts(lfs_engine *e, uint32_t *open, uint32_t *waiting, uint64_t *answered);
+typedef struct { /* how the mount numbers its nodes (vfs/nodes.py), and what it says of files that are only read */
+    uint64_t accounts, transactions;        /* these directories */
+    uint64_t account, balance, transaction; /* what the nodes of these kinds begin with */
+    uint32_t uid, gid, seconds;             /* seconds: for which names and attributes are valid */
+} lfs_front_tree;
+/* Let it answer what is read (see front_read.c). */
+void lfs_front_tree_set(lfs_engine *e, const lfs_front_tree *tree);
 
 /* -- reading published state. Return 0, or -1 when out of range. */
 void lfs_read_counts(lfs_engine *e, lfs_counts *out);
@@ -196,6 +203,27 @@ typedef struct { /* of the accounts of one currency and class; sums as three 64-
 int64_t lfs_trial_rows(const lfs_account_view *accounts, uint64_t n, uint8_t *out, lfs_trial_total *totals, uint32_t *used, uint32_t cap);
 void lfs_read_indexes(lfs_engine *e, lfs_index_counts *out);
 
+/* balance.json (balance.c), as of now (size UINT64_MAX) or as the first `size` entries left the account; ns: when its newest entry was booked. Returns 1,
+ * 0: no such account, or not open yet; -1: what stands in the store is not what was written. */
+#define LFS_BALANCE_BYTES 512
+int lfs_read_balance(lfs_engine *e, uint64_t ordinal, uint64_t size, uint8_t *out, uint64_t *ns);
+
+/* What the kernel holds of the balance.json of accounts (kernel.c); as vfs/kernel.py says. opened: 1 when pages must be dropped before it is answered. */
+#define LFS_TELL_NOTHING 0
+#define LFS_TELL_ATTRIBUTES 1
+#define LFS_TELL_PAGES 2
+int lfs_kernel_hold(lfs_engine *e, uint64_t ordinal); /* -1: there can be no such account */
+void lfs_kernel_forget(lfs_engine *e, uint64_t ordinal, uint64_t count);
+uint32_t lfs_kernel_asking(lfs_engine *e, uint64_t ordinal);
+int lfs_kernel_lasting(lfs_engine *e, uint64_t ordinal, uint32_t asked);
+int lfs_kernel_opened(lfs_engine *e, uint64_t ordinal);
+void lfs_kernel_released(lfs_engine *e, uint64_t ordinal);
+/* These accounts were touched: what the kernel is to be told of each; and then, that it was told of its pages. */
+void lfs_kernel_committed(lfs_engine *e, const uint32_t *ordinals, uint32_t n, uint8_t *out);
+void lfs_kernel_renewed(lfs_engine *e, uint64_t ordinal);
+uint64_t lfs_kernel_count(lfs_engine *e);
+
+/* Watch an account for the sake of its other files. */
 int lfs_watch(lfs_engine *e, uint64_t ordinal, int on);
 /* While any bit of `attended` is set, or a watched account was touched, the wake-up comes before a commit is answered; else the socket is answered
  * without it. Setting a bit gives a wake-up as well: for what was committed just before. */

@@ -66,6 +66,7 @@ uint8_t *lfs_amount_put(uint8_t *out, u128 value, unsigned decimals);
 int32_t lfs_date_parse(const uint8_t *p, size_t len);
 /* Nanoseconds since 1970 of YYYY-MM-DDThh:mm:ss[.d{1,9}]Z; returns 0, or -1. */
 int lfs_time_parse(const uint8_t *p, size_t len, uint64_t *out);
+#define LFS_TIME_BYTES 30 /* of an entry's time */
 /* Writes 30 bytes: 2026-11-23T08:08:53.123456789Z. */
 uint8_t *lfs_time_put(uint8_t *out, uint64_t ns);
 uint8_t *lfs_u64_put(uint8_t *out, uint64_t value);

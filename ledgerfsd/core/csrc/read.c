@@ -214,15 +214,6 @@ uint32_t lfs_read_system(lfs_engine *e, uint32_t from, uint32_t *out, uint32_t c
     return n;
 }
 
-int lfs_watch(lfs_engine *e, uint64_t ordinal, int on) {
-    if (ordinal >= e->ledger.accounts_max) return -1;
-    pthread_mutex_lock(&e->publish);
-    if (on) e->watched[ordinal] |= 1;
-    else e->watched[ordinal] &= 2;
-    pthread_mutex_unlock(&e->publish);
-    return 0;
-}
-
 void lfs_attend(lfs_engine *e, unsigned bit, int on) {
     uint64_t one = 1;
     pthread_mutex_lock(&e->publish);

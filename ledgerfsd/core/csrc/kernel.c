@@ -1,0 +1,158 @@
+/* What the kernel holds of balance.json files: look-ups, opens, and what it has to be told of a commit. The rules, and why they are so, stand in
+ * ledgerfsd/vfs/kernel.py, which keeps the same of all other files; of these it is kept here, because the front (front_read.c) answers requests about them
+ * without Python. Whoever answers, T7 or Python, counts here. */
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "engine.h"
+
+typedef struct {
+    uint64_t lookups;
+    uint32_t opened, dropped; /* dropped: how often its attributes were */
+    uint8_t asked;            /* attributes that are valid for long were given since */
+    uint8_t stale;            /* pages may be from before the newest commit */
+    uint8_t others;           /* another file of the account is held: Python says so by lfs_watch */
+} held;
+
+struct lfs_kernel {
+    pthread_mutex_t lock;
+    uint64_t count, accounts;
+    held of[]; /* by ordinal; touched as used */
+};
+
+static size_t bytes_of(uint64_t accounts) { return sizeof(lfs_kernel) + accounts * sizeof(held); }
+
+lfs_kernel *lfs_kernel_new(uint64_t accounts) {
+    lfs_kernel *k = mmap(NULL, bytes_of(accounts), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (k == MAP_FAILED) abort();
+    pthread_mutex_init(&k->lock, NULL);
+    k->accounts = accounts;
+    return k;
+}
+
+void lfs_kernel_free(lfs_kernel *k) {
+    if (k) munmap(k, bytes_of(k->accounts));
+}
+
+/* The file of an account, and the lock with it; NULL, and no lock, when there is no such account. */
+static held *of(lfs_engine *e, uint64_t ordinal) {
+    lfs_kernel *k = e->kernel;
+    if (ordinal >= k->accounts) return NULL;
+    pthread_mutex_lock(&k->lock);
+    return &k->of[ordinal];
+}
+
+static void leave(lfs_engine *e) { pthread_mutex_unlock(&e->kernel->lock); }
+
+static void watch(lfs_engine *e, uint64_t ordinal, const held *file) {
+    pthread_mutex_lock(&e->publish);
+    if (file->lookups || file->others) e->watched[ordinal] |= 1;
+    else e->watched[ordinal] &= 2;
+    pthread_mutex_unlock(&e->publish);
+}
+
+int lfs_watch(lfs_engine *e, uint64_t ordinal, int on) {
+    held *file = of(e, ordinal);
+    if (!file) return -1;
+    file->others = on != 0;
+    watch(e, ordinal, file);
+    leave(e);
+    return 0;
+}
+
+int lfs_kernel_hold(lfs_engine *e, uint64_t ordinal) {
+    held *file = of(e, ordinal);
+    if (!file) return -1;
+    if (!file->lookups++) {
+        *file = (held){.lookups = 1, .stale = 1, .others = file->others};
+        e->kernel->count++;
+        watch(e, ordinal, file);
+    }
+    leave(e);
+    return 0;
+}
+
+void lfs_kernel_forget(lfs_engine *e, uint64_t ordinal, uint64_t count) {
+    held *file = of(e, ordinal);
+    if (!file) return;
+    if (file->lookups) {
+        file->lookups -= count < file->lookups ? count : file->lookups;
+        if (!file->lookups) {
+            e->kernel->count--;
+            watch(e, ordinal, file);
+        }
+    }
+    leave(e);
+}
+
+uint32_t lfs_kernel_asking(lfs_engine *e, uint64_t ordinal) {
+    held *file = of(e, ordinal);
+    uint32_t dropped = 0;
+    if (!file) return 0;
+    if (file->lookups) {
+        file->asked = 1;
+        dropped = file->dropped;
+    }
+    leave(e);
+    return dropped;
+}
+
+int lfs_kernel_lasting(lfs_engine *e, uint64_t ordinal, uint32_t asked) {
+    held *file = of(e, ordinal);
+    if (!file) return 1;
+    int lasting = !file->lookups || file->dropped == asked;
+    leave(e);
+    return lasting;
+}
+
+int lfs_kernel_opened(lfs_engine *e, uint64_t ordinal) {
+    held *file = of(e, ordinal);
+    int stale = 0;
+    if (!file) return 0;
+    if (file->lookups && !file->opened++) {
+        stale = file->stale;
+        file->stale = 0;
+    }
+    leave(e);
+    return stale;
+}
+
+void lfs_kernel_released(lfs_engine *e, uint64_t ordinal) {
+    held *file = of(e, ordinal);
+    if (!file) return;
+    if (file->lookups && file->opened) file->opened--;
+    leave(e);
+}
+
+void lfs_kernel_committed(lfs_engine *e, const uint32_t *ordinals, uint32_t n, uint8_t *out) {
+    for (uint32_t i = 0; i < n; i++) {
+        held *file = of(e, ordinals[i]);
+        out[i] = LFS_TELL_NOTHING;
+        if (!file) continue;
+        if (file->lookups) {
+            file->stale = 1;
+            if (file->opened) {
+                out[i] = LFS_TELL_PAGES;
+            } else if (file->asked) {
+                file->asked = 0;
+                file->dropped++;
+                out[i] = LFS_TELL_ATTRIBUTES;
+            }
+        }
+        leave(e);
+    }
+}
+
+void lfs_kernel_renewed(lfs_engine *e, uint64_t ordinal) {
+    held *file = of(e, ordinal);
+    if (!file) return;
+    file->stale = 0;
+    leave(e);
+}
+
+uint64_t lfs_kernel_count(lfs_engine *e) {
+    lfs_kernel *k = e->kernel;
+    pthread_mutex_lock(&k->lock);
+    uint64_t count = k->count;
+    pthread_mutex_unlock(&k->lock);
+    return count;
+}

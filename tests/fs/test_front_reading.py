@@ -1,0 +1,297 @@
+"""The front's answers to requests that only read, one by one: a pair of sockets stands for the FUSE device (ADR 47)."""
+
+from __future__ import annotations
+
+import errno
+import random
+import select
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from ledgerfsd.core.engine import Engine
+from ledgerfsd.core.front import Front, ffi, lib
+from ledgerfsd.core.kernel import HeldBalances, balance
+from ledgerfsd.types import Mode
+from ledgerfsd.vfs import nodes
+from ledgerfsd.vfs.front import NUMBERS
+from ledgerfsd.vfs.nodes import Fixed, Kind
+from tests.fs.conftest import lines, pay
+
+# Of linux/fuse.h.
+LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH, BATCH_FORGET, UNLINK = 1, 2, 3, 14, 15, 18, 25, 42, 10
+HEAD, REPLY = struct.Struct("=IIQQIIIHH"), struct.Struct("=IiQ")
+ENTRY, ATTR_OUT, ATTR = struct.Struct("=QQQQII"), struct.Struct("=QII"), struct.Struct("=QQQQQQIIIIIIIIII")
+KEEP_CACHE, NOFLUSH, INVALIDATE = 2, 32, 2
+SECONDS = 5
+LONG = 77
+O_RDWR, O_TRUNC = 2, 0o1000
+
+
+class Attributes(NamedTuple):
+    """Of ``struct fuse_attr``, what is not a time twice or always the same."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    mode: int
+    links: int
+    uid: int
+
+
+class Device:
+    """The kernel's end."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.held = HeldBalances(engine)
+        self.mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.theirs = theirs
+        self.front = Front(engine, inbox=Fixed.INBOX, kind=nodes.inode(Kind.INBOX_FILE, 0), errnos=())
+        self.front.read(NUMBERS, uid=1001, gid=1002, seconds=LONG)
+        self._front: Any = ffi.cast("void *", self.front.addresses.context)
+        self.ready = lib.lfs_front_descriptor(self._front, theirs.fileno())
+        self.unique = self.taken = self.opcode = self.paid = 0
+        self.place: Any = ffi.new("void **")
+        assert self.front.start()
+
+    def close(self) -> None:
+        self.front.stop()
+        self.mine.close()
+        self.theirs.close()
+
+    def send(self, opcode: int, node: int, body: bytes) -> None:
+        self.unique += 1
+        self.opcode = opcode
+        self.mine.send(HEAD.pack(HEAD.size + len(body), opcode, self.unique, node, 0, 0, 0, 0, 0) + body)
+
+    def ask(self, opcode: int, node: int, body: bytes = b"", *, told: int = 0) -> tuple[int, bytes]:
+        """Errno and body of the answer; before it the kernel may be told to drop the pages of ``told``."""
+        self.send(opcode, node, body)
+        answer = self.answer()
+        if told:
+            assert answer == (0, INVALIDATE, struct.pack("=Qqq", told, 0, 0))
+            answer = self.answer()
+        unique, error, rest = answer
+        assert unique == self.unique
+        return -error, rest
+
+    def answer(self) -> tuple[int, int, bytes]:
+        assert select.select([self.mine], [], [], SECONDS)[0], "it was not answered"
+        data = self.mine.recv(1 << 20)
+        length, error, unique = REPLY.unpack_from(data)
+        assert length == len(data)
+        return unique, error, data[REPLY.size :]
+
+    def passed_on(self) -> bytes:
+        """What Python gets of the last request, without its head."""
+        assert select.select([self.ready], [], [], SECONDS)[0], "it was not passed on"
+        opcode, body = self.take()
+        assert (opcode, self.taken) == (self.opcode, self.unique)
+        return body
+
+    def take(self) -> tuple[int, bytes]:
+        """Opcode and body of the next request for Python."""
+        length = lib.lfs_front_receive(self._front, self.place, ffi.new("int *"))
+        data = bytes(ffi.buffer(self.place[0], length))
+        size, opcode, self.taken, *_ = HEAD.unpack_from(data)
+        assert size == length
+        return opcode, data[HEAD.size :]
+
+    def look(self, directory: int, name: bytes) -> tuple[int, int, Attributes]:
+        """Entry and attribute seconds, and the attributes."""
+        error, body = self.ask(LOOKUP, directory, name + b"\0")
+        assert not error
+        node, generation, entry_valid, attr_valid, *_ = ENTRY.unpack_from(body)
+        found = attributes(body[ENTRY.size :])
+        assert (node, generation) == (found.inode, 0)
+        return entry_valid, attr_valid, found
+
+    def opens(self, node: int, *, told: int = 0) -> None:
+        error, body = self.ask(OPEN, node, struct.pack("=II", 0, 0), told=told)
+        assert (error, struct.unpack("=QIi", body)) == (0, (node, KEEP_CACHE | NOFLUSH, 0))
+
+    def reads(self, node: int, offset: int = 0, size: int = 4096) -> bytes:
+        error, body = self.ask(READ, node, struct.pack("=QQIIQII", node, offset, size, 0, 0, 0, 0))
+        assert not error
+        return body
+
+    def pay(self, *intents: dict[str, Any]) -> tuple[list[int], list[int]]:
+        """Commit; whose attributes are to be dropped, and whose pages."""
+        self.paid += 1  # the same line in another file is another intent
+        self.engine.submit(lines(*intents), source=b"%d" % self.paid, first_line=1, mode=Mode.EACH)
+        self.engine.drain()
+        self.engine.completions()
+        return self.held.committed(self.engine.touched())
+
+
+def attributes(data: bytes) -> Attributes:
+    inode, size, blocks, *times = ATTR.unpack(data)
+    seconds, (nanoseconds, *_), (mode, links, uid, gid) = times[:3], times[3:6], times[6:10]
+    assert seconds == [seconds[0]] * 3
+    assert (blocks, gid, times[11]) == ((size + 511) // 512, 1002, 4096)
+    return Attributes(inode, size, seconds[0] * 10**9 + nanoseconds, mode, links, uid)
+
+
+@pytest.fixture
+def here(engine: Engine) -> Iterator[Device]:
+    """A device and three accounts."""
+    made = Device(engine)
+    opened = {"type": "open_account", "class": "suspense", "currency": "EUR", "limit": "none"}
+    made.pay(*({**opened, "account": name} for name in "abc"), pay())
+    yield made
+    made.close()
+
+
+BALANCE, ACCOUNT, TRANSACTION = (nodes.inode(kind, 0) for kind in (Kind.BALANCE, Kind.ACCOUNT, Kind.TRANSACTION))
+FILE, DIRECTORY = stat.S_IFREG | 0o444, stat.S_IFDIR | 0o555
+
+
+def test_an_account(here: Device) -> None:
+    """Names and attributes of a directory that never changes. SEMANTICS 1.5, SEMANTICS 2.2"""
+    for ordinal, name in enumerate((b"a", b"b", b"c")):
+        entry, valid, found = here.look(Fixed.ACCOUNTS, name)
+        opened = int(balance(here.engine, ordinal, here.engine.account(ordinal).open_index + 1)[1])
+        assert (entry, valid) == (LONG, LONG)
+        assert found == Attributes(ACCOUNT | ordinal, 0, opened, DIRECTORY, 2, 1001)
+        error, body = here.ask(GETATTR, found.inode, bytes(16))
+        assert (error, ATTR_OUT.unpack_from(body)[0], attributes(body[ATTR_OUT.size :])) == (0, LONG, found)
+    for name in (b"d", b"A", b"", b"a/", b"\xff", b"x" * 65, b"x" * 255):
+        assert here.ask(LOOKUP, Fixed.ACCOUNTS, name + b"\0") == (errno.ENOENT, b""), name
+    assert here.ask(LOOKUP, Fixed.ACCOUNTS, b"x" * 256 + b"\0") == (errno.ENAMETOOLONG, b"")
+
+
+def test_a_transaction(here: Device) -> None:
+    """The exact bytes, under the listed name only, kept for ever. SEMANTICS 1.4, SEMANTICS 2.6"""
+    entry, valid, found = here.look(Fixed.TRANSACTIONS, b"tx_0001.json")
+    text = bytes(here.engine.entry(here.engine.transaction(1)))
+    assert (entry, valid, found.inode, found.size, found.mode) == (LONG, LONG, TRANSACTION | 1, len(text), FILE)
+    here.opens(found.inode)
+    assert here.reads(found.inode) == text
+    for offset, size in ((0, 10), (7, 100), (len(text) - 1, 10), (len(text), 10), (1 << 40, 10)):
+        assert here.reads(found.inode, offset, size) == text[offset : offset + size]
+    assert here.ask(FLUSH, found.inode, bytes(24)) == here.ask(RELEASE, found.inode, bytes(24)) == (0, b"")
+    wrong = (
+        "tx_1.json",
+        "tx_00001.json",
+        "tx_0002.json",
+        "tx_0000.json",
+        "tx_001.json",
+        "tx_0001.jso",
+        "tx_0001",
+        "tx_.json",
+        "tx_+001.json",
+    )
+    for name in (*wrong, "tx_" + "9" * 19 + ".json", "tx_" + "9" * 20 + ".json", "TX_0001.json", "tx_0001.json "):
+        assert here.ask(LOOKUP, Fixed.TRANSACTIONS, name.encode() + b"\0") == (errno.ENOENT, b""), name
+
+
+def test_a_balance_is_of_one_state_and_told_of_a_commit(here: Device) -> None:
+    """What the kernel may keep, and when it is told. SEMANTICS 1.2, SEMANTICS 1.8"""
+    node = BALANCE | 1
+    for _ in range(3):
+        entry, valid, found = here.look(ACCOUNT | 1, b"balance.json")
+        assert (entry, valid, found.inode, found.size, found.mode) == (LONG, 0, node, 512, FILE)
+    assert len(here.held) == 1
+    assert here.pay(pay()) == ([], []), "nothing that is valid was given yet"
+    error, body = here.ask(GETATTR, node, bytes(16))
+    assert (error, ATTR_OUT.unpack_from(body)[0]) == (0, LONG)
+    assert here.pay(pay()) == ([1], []), "attributes"
+    here.opens(node, told=node)
+    assert here.reads(node) == balance(here.engine, 1)[0]
+    assert here.reads(node, 500) == balance(here.engine, 1)[0][500:]
+    here.opens(node)
+    assert here.pay(pay()) == ([], [1]), "pages, for it is open"
+    here.held.renewed(1)
+    assert attributes(here.ask(GETATTR, node, bytes(16))[1][ATTR_OUT.size :]).mtime_ns == balance(here.engine, 1)[1]
+    for _ in range(2):
+        assert here.ask(RELEASE, node, bytes(24)) == (0, b"")
+    here.opens(node)
+    assert here.ask(RELEASE, node, bytes(24)) == (0, b"")
+    assert here.pay(pay()) == ([1], [])
+    here.opens(node, told=node)
+    assert here.ask(RELEASE, node, bytes(24)) == (0, b"")
+
+
+def test_what_would_write_is_refused(here: Device) -> None:
+    """SEMANTICS 9.1"""
+    for node in (BALANCE | 1, TRANSACTION | 1):
+        for flags in (1, O_RDWR, O_TRUNC):
+            assert here.ask(OPEN, node, struct.pack("=II", flags, 0)) == (errno.EROFS, b"")
+
+
+def batch(*forgotten: tuple[int, int]) -> bytes:
+    return struct.pack("=II", len(forgotten), 0) + b"".join(struct.pack("=QQ", *each) for each in forgotten)
+
+
+def test_what_the_kernel_gives_back(here: Device) -> None:
+    """Of balances it is counted here, of all others by Python, which sees those only. SEMANTICS 1.2"""
+    for ordinal, count in ((0, 1), (1, 3), (2, 2)):
+        for _ in range(count):
+            here.look(ACCOUNT | ordinal, b"balance.json")
+    log, other = nodes.inode(Kind.TX_LOG, 1), nodes.inode(Kind.ACCOUNT_FILE, 2)
+    assert len(here.held) == 3
+    here.send(FORGET, BALANCE, struct.pack("=Q", 1))
+    here.send(BATCH_FORGET, 0, batch((BALANCE | 1, 2), (BALANCE | 2, 2)))
+    here.send(BATCH_FORGET, 0, batch((log, 5), (BALANCE | 1, 1), (other, 6)))
+    left = here.passed_on()
+    assert struct.unpack_from("=I", left)[0] == 2
+    assert [struct.unpack_from("=QQ", left, 8 + 16 * each) for each in range(2)] == [(log, 5), (other, 6)]
+    assert len(here.held) == 0
+    here.engine.touched()
+    assert here.pay(pay(), pay("2.00", "c", "a")) == ([], []), "no account is watched any more"
+
+
+def test_what_is_unknown_is_passed_on_as_it_is(here: Device) -> None:
+    """Other names, other requests, other files; and whatever is too short, wherever it ends."""
+    whole = struct.pack("=QQIIQII", BALANCE, 0, 4096, 0, 0, 0, 0)
+    requests = [
+        (LOOKUP, ACCOUNT | 1, b"tx.log\0"),
+        (LOOKUP, Fixed.ROOT, b"accounts\0"),
+        (LOOKUP, Fixed.ACCOUNTS, b"a"),
+        (LOOKUP, Fixed.ACCOUNTS, b"a\0b\0"),
+        (LOOKUP, ACCOUNT | 9, b"balance.json\0"),
+        (UNLINK, ACCOUNT | 1, b"balance.json\0"),
+        (READ, nodes.inode(Kind.TX_LOG, 1), whole),
+        (GETATTR, BALANCE | 9, bytes(16)),
+        (READ, TRANSACTION | 2, whole),
+        (READ, BALANCE | ((1 << 56) - 1), whole),
+        (BATCH_FORGET, 0, struct.pack("=IIQQ", 2, 0, BALANCE, 1)),
+        *((READ, BALANCE, whole[:length]) for length in range(len(whole))),
+        *((opcode, BALANCE, bytes(3)) for opcode in (FORGET, GETATTR, OPEN, RELEASE, FLUSH, BATCH_FORGET)),
+    ]
+    for opcode, node, body in requests:
+        here.send(opcode, node, body)
+        assert here.passed_on() == body, (opcode, node, body)
+    assert len(here.held) == 0
+
+
+def test_nonsense_is_survived(here: Device) -> None:
+    """Random requests about random files are answered or passed on, each exactly once."""
+    chance = random.Random(47)
+    numbers = [*NUMBERS, 0, 1 << 56, (1 << 64) - 1]
+    for _ in range(3_000):
+        opcode = chance.choice((LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH, BATCH_FORGET))
+        node = min(chance.choice(numbers) + chance.choice((0, 1, 2, 1 << 40, 1 << 55)), (1 << 64) - 1)
+        body = chance.choice(
+            (chance.randbytes(chance.randrange(80)), b"balance.json\0", b"tx_0001.json\0", bytes(chance.randrange(64)))
+        )
+        here.send(opcode, node, body)
+    here.send(UNLINK, 0, b"end\0")
+    answered = passed = 0
+    while True:
+        for each in select.select([here.mine, here.ready], [], [], SECONDS)[0]:
+            if each is here.mine:
+                answered += here.answer()[0] != 0
+            else:
+                passed += 1
+                opcode, body = here.take()
+                if opcode == UNLINK:
+                    assert body == b"end\0"
+                    assert answered > 100 and passed > 100
+                    assert here.reads(BALANCE) == balance(here.engine, 0)[0]
+                    return

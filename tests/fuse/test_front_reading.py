@@ -1,0 +1,172 @@
+"""What is only read, with the core's front and without it: the same names, attributes, bytes and errors (ADR 47)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Daemon
+from tests.fuse.conftest import Mounted, lines, pay, with_accounts
+from tests.fuse.test_front import answered
+
+PLACES = ("accounts", "transactions")
+PYTHON = {"snapshots", "history", "statements", "proof"}  # in accounts/<id>/: the front knows nothing of them
+LOST = (
+    "accounts/nobody",
+    "accounts/" + "x" * 255,
+    "accounts/" + "x" * 256,
+    "accounts/acc_001/balance.jsom",
+    "accounts/acc_001/balance.json/x",
+    "accounts/b\u00e4nk",
+    "transactions/tx_1.json",
+    "transactions/tx_00001.json",
+    "transactions/tx_0000.json",
+    "transactions/tx_9999.json",
+    "transactions/" + "x" * 256,
+    "snapshots/size-2/accounts/acc_001",
+    "snapshots/size-999999/accounts",
+    "snapshots/block-2/accounts/nobody",
+    "snapshots/named/accounts/acc_001/tx.log",
+    "snapshots/tx-0/accounts",
+    "snapshots/1969-12-31T23:59:59Z",
+    "snapshots/2026-02-30T00:00:00Z",
+    "snapshots/2150-01-01T00:00:00Z",
+)
+CALLS: tuple[Callable[[Path], object], ...] = (
+    lambda path: os.open(path, os.O_WRONLY),
+    lambda path: os.open(path, os.O_RDWR),
+    lambda path: os.open(path, os.O_RDONLY | os.O_TRUNC),
+    lambda path: os.truncate(path, 0),
+    lambda path: os.unlink(path),
+    lambda path: os.chmod(path, 0o600),
+    lambda path: os.getxattr(path, "user.ledgerfs.index"),
+    lambda path: os.getxattr(path, "user.other"),
+    lambda path: os.listdir(path),
+    lambda path: os.access(path, os.R_OK),
+    lambda path: os.statvfs(path).f_namemax,
+)
+
+
+def told(call: Callable[[Path], object], path: Path) -> object:
+    """What it returns, or the name of the error."""
+    try:
+        return call(path)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+
+
+def mapping(descriptor: int) -> bytes:
+    """The same by ``mmap``, where a file can be mapped so."""
+    try:
+        with mmap.mmap(descriptor, 0, prot=mmap.PROT_READ) as mapped:
+            return mapped[:]
+    except OSError as error:
+        return errno.errorcode[error.errno or 0].encode()
+
+
+def read(path: Path) -> list[bytes]:
+    """A file, in the ways that programs read."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        found = [
+            file.read(),
+            os.pread(file.fileno(), 7, 3),
+            os.pread(file.fileno(), 10, size - 1),
+            os.pread(file.fileno(), 10, size),
+        ]
+        found.append(mapping(file.fileno()))
+    direct = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    found += [os.pread(direct, 1 << 16, 0), os.pread(direct, 100, 5)]
+    os.close(direct)
+    return found
+
+
+def files(top: Path) -> Iterator[Path]:
+    """Everything below, twice over: the second time the kernel has it."""
+    for _ in range(2):
+        for directory, directories, names in os.walk(top):
+            directories[:] = sorted(set(directories) - PYTHON)
+            for name in (*directories, *sorted(names)):
+                yield Path(directory) / name
+
+
+def walk(mount: Path, others: list[str]) -> list[Any]:
+    """All that there is to be seen of what does not change between two starts."""
+    found: list[Any] = []
+    tops = [mount / each for each in (*PLACES, *others)]
+    for path in (path for top in tops for path in files(top)):
+        stat = path.stat(follow_symlinks=False)
+        row = [
+            str(path.relative_to(mount)),
+            stat.st_mode,
+            stat.st_ino,
+            stat.st_nlink,
+            stat.st_uid,
+            stat.st_gid,
+            stat.st_size,
+        ]
+        row += [stat.st_blocks, stat.st_blksize, stat.st_mtime_ns, stat.st_ctime_ns]
+        found.append(row + (read(path) if path.is_file() and stat.st_size else []))
+    for path in (mount / each for each in LOST):
+        found.append((path.name, told(os.stat, path), told(os.listdir, path)))
+    for name in (
+        "accounts/acc_001/balance.json",
+        "transactions/tx_0001.json",
+        "snapshots/named/accounts/acc_001/balance.json",
+    ):
+        found.append((name, [told(call, mount / name) for call in CALLS]))
+    return found
+
+
+def history(mounted: Mounted) -> list[str]:
+    """A ledger with something of each kind; names of past states, most of them not listed."""
+    (mounted / "inbox/first.ndjson").write_text(lines([pay(f"{number}.10") for number in range(1, 40)]))
+    (mounted / "snapshots/named").mkdir()
+    mounted.drop("hold.json", {"type": "hold", "id": "h1", "debit": "acc_001", "credit": "acc_002", "amount": "5.00"})
+    mounted.drop("frozen.json", {"type": "freeze", "account": "empty"})
+    mounted.drop("last.json", pay("0.01"))
+    time = mounted.balance("acc_001")["as_of"]["time"]
+    old = mounted.path / "transactions/tx_0003.json"
+    past = json.loads(old.read_bytes())["time"]
+    names = [
+        "size-9",
+        "size-12",
+        "block-2",
+        "block-3",
+        "tx-2",
+        "tx-20",
+        "named",
+        time,
+        past,
+        past[:-1] + "+00:00",
+        past[:19] + "Z",
+    ]
+    return [f"snapshots/{name}" for name in names]
+
+
+def test_everything_is_the_same_without_the_front(
+    store: Path, daemons: Callable[..., Daemon], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SEMANTICS 1.3 to 1.8, 1.10, 2.2, 2.6, 12.1, 12.3: whoever answers."""
+    mounted = with_accounts(daemons(store).start(), tmp_path / "work")
+    others = history(mounted)
+    before = answered(mounted)
+    found = walk(mounted.path, others)
+    assert answered(mounted) > before + 500
+    assert mounted.daemon.stop() == 0
+    monkeypatch.setenv("LEDGERFS_FRONT", "off")
+    without = Mounted(mounted.path, mounted.work, daemons(store).start())
+    without.path = without.daemon.path
+    assert answered(without) == -1
+    again = walk(without.path, others)
+    assert [row[0] for row in found] == [row[0] for row in again]
+    for row, other in zip(found, again, strict=True):
+        assert row == other
+    assert "Traceback" not in without.daemon.log.read_text()
