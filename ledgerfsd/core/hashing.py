@@ -87,6 +87,18 @@ class Frontier:
         count = _count(hashes)
         lib.lfs_frontier_append(self._frontier, ffi.from_buffer("uint8_t[]", hashes), count)
 
+    def append_batch(self, hashes: bytes) -> tuple[bytes, bytes]:
+        """Append leaf hashes. Returns the root over these alone, and the hashes of the subtrees of 256 leaves that they complete."""
+        count = _count(hashes)
+        root, scratch, tiles = (
+            bytearray(HASH_BYTES),
+            bytearray(HASH_BYTES * (count + 1)),
+            bytearray(HASH_BYTES * (count // 256 + 1)),
+        )
+        rooms = [ffi.from_buffer("uint8_t[]", room) for room in (scratch, tiles, root)]
+        found = lib.lfs_frontier_append_batch(self._frontier, ffi.from_buffer("uint8_t[]", hashes), count, *rooms)
+        return bytes(root), bytes(tiles[: HASH_BYTES * found])
+
     def append_subtree(self, height: int, node: bytes) -> None:
         """Append one perfect subtree of 2**height leaves. Raises ValueError when size is not a multiple of that."""
         if len(node) != HASH_BYTES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledgerfsd.core import hashing
+from ledgerfsd.core._core import ffi, lib
 from ledgerfsd.core.pure import hashing as twin
 
 NIST = Path(__file__).parent.parent / "vectors" / "sha256-nist"
@@ -96,6 +99,33 @@ def test_long_and_short_leaves_together(backend: str) -> None:
         assert hashing.leaf_hashes(entries) == twin.leaf_hashes(entries)
 
 
+def test_nothing_is_read_but_the_message(backend: str) -> None:
+    """Sixteen messages, each between two pages that nobody may touch: what stands around a message may not be there."""
+    page, count = mmap.PAGESIZE, 16
+    pages = mmap.mmap(-1, page * (2 * count + 1))
+    first = ctypes.c_char.from_buffer(pages)
+    where = ctypes.addressof(first)
+    for number in range(0, 2 * count + 1, 2):
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(where + page * number), page, 0) == 0
+    out = bytearray(32 * count)
+    for length in (1, 54, 55, 56, 63, 64, 119, 120, 500, 1000, 1024):
+        (message,) = noise(length, length)
+        for gap in (0, page - length):
+            places = [page * number + gap for number in range(1, 2 * count, 2)]
+            for place in places:
+                pages[place : place + length] = message
+            texts = ffi.new("uint8_t *[]", [ffi.cast("uint8_t *", where + place) for place in places])
+            lib.lfs_leaf_hashes(texts, [length] * count, count, ffi.from_buffer("uint8_t[]", out))
+            assert bytes(out) == twin.leaf_hashes([message]) * count
+            if length == 64 * count:
+                lib.lfs_node_hashes(texts[0], count, ffi.from_buffer("uint8_t[]", out))
+                assert bytes(out) == b"".join(
+                    twin.node_hash(message[at : at + 32], message[at + 32 : at + 64]) for at in range(0, length, 64)
+                )
+    del first
+    pages.close()
+
+
 def test_nodes_and_roots_up_to_300_leaves(backend: str) -> None:
     leaves = b"".join(noise(3, *[32] * 300))
     assert hashing.node_hash(leaves[:32], leaves[32:64]) == twin.node_hash(leaves[:32], leaves[32:64])
@@ -123,6 +153,27 @@ def test_frontier_in_parts(parts: list[int]) -> None:
         at += part
         assert frontier.root() == hashing.mth(leaves[: 32 * at])
     assert frontier.root() == twin.mth(leaves)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.one_of(st.integers(0, 40), st.sampled_from([63, 64, 192, 255, 256, 257, 1023, 1024, 2300])), max_size=6)
+)
+def test_frontier_by_batches(parts: list[int]) -> None:
+    leaves = b"".join(noise(6, *[32] * sum(parts)))
+    frontier, at, tiles = hashing.Frontier(), 0, b""
+    for part in parts:
+        batch = leaves[32 * at : 32 * (at + part)]
+        at += part
+        root, completed = frontier.append_batch(batch)
+        tiles += completed
+        assert root == hashing.mth(batch)
+        assert frontier.size == at
+        assert frontier.root() == hashing.mth(leaves[: 32 * at])
+    assert frontier.root() == twin.mth(leaves)
+    assert tiles == b"".join(
+        hashing.mth(leaves[32 * tile : 32 * (tile + 256)]) for tile in range(0, at // 256 * 256, 256)
+    )
 
 
 @settings(max_examples=60, deadline=None)

@@ -40,6 +40,8 @@ void lfs_frontier_init(lfs_frontier *f);
 void lfs_frontier_append(lfs_frontier *f, const uint8_t *leaves32n, size_t n);
 /* The same; `tiles` gets the hash of each subtree of 256 leaves that they complete. Returns how many. */
 size_t lfs_frontier_append_tiles(lfs_frontier *f, const uint8_t *leaves32n, size_t n, uint8_t *tiles);
+/* The same, and root = MTH of these leaves alone, which costs little more when size is a multiple of 64 or so. scratch as for lfs_mth, but not leaves32n. */
+size_t lfs_frontier_append_batch(lfs_frontier *f, const uint8_t *leaves32n, size_t n, uint8_t *scratch, uint8_t *tiles, uint8_t root[32]);
 /* Append one perfect subtree of 2^height leaves; returns 0, or -1 when size is not a multiple of 2^height
  * (or height is above 63). */
 int lfs_frontier_append_subtree(lfs_frontier *f, unsigned height, const uint8_t hash[32]);

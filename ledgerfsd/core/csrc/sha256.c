@@ -9,19 +9,8 @@
 #include <cpuid.h>
 #endif
 
-const uint32_t LFS_SHA256_K[64] = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
-};
-const uint32_t LFS_SHA256_START[8] = {
-    0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
-};
+const uint32_t LFS_SHA256_K[64] = {LFS_SHA256_K_WORDS};
+const uint32_t LFS_SHA256_START[8] = {LFS_SHA256_START_WORDS};
 
 static void blocks_openssl(uint32_t state[8], const uint8_t *data, size_t blocks) {
     SHA256_CTX context;
@@ -184,7 +173,7 @@ void lfs_node_hash(const uint8_t left[32], const uint8_t right[32], uint8_t out[
 }
 
 #define NODES_TOGETHER 64
-void lfs_node_hashes(const uint8_t *pairs64n, size_t n, uint8_t *out32n) {
+static void nodes_from_rows(const uint8_t *pairs64n, size_t n, uint8_t *out32n) {
     uint8_t rows[NODES_TOGETHER][128];
     const uint8_t *messages[NODES_TOGETHER];
     size_t most = n < NODES_TOGETHER ? n : NODES_TOGETHER;
@@ -200,5 +189,20 @@ void lfs_node_hashes(const uint8_t *pairs64n, size_t n, uint8_t *out32n) {
         size_t together = n - first < NODES_TOGETHER ? n - first : NODES_TOGETHER;
         for (size_t i = 0; i < together; i++) memcpy(rows[i] + 1, pairs64n + 64 * (first + i), 64);
         lfs_sha256_padded(messages, 2, together, out32n + 32 * first);
+    }
+}
+
+#define NODES_FEW 6 /* so few are done sooner one after another than in lanes that are mostly empty */
+void lfs_node_hashes(const uint8_t *pairs64n, size_t n, uint8_t *out32n) {
+    const lfs_lanes *lanes = in_use->lanes && in_use->lanes->nodes ? in_use->lanes : NULL;
+    size_t wide = lanes ? lanes->lanes : 1, done = lanes ? n / wide * wide : 0;
+    for (size_t i = 0; i < done; i += wide) lanes->nodes(pairs64n + 64 * i, out32n + 32 * i);
+    if (lanes && n - done > NODES_FEW) {
+        uint8_t pairs[64 * LFS_LANES_MAX] = {0}, nodes[32 * LFS_LANES_MAX];
+        memcpy(pairs, pairs64n + 64 * done, 64 * (n - done));
+        lanes->nodes(pairs, nodes);
+        memcpy(out32n + 32 * done, nodes, 32 * (n - done));
+    } else if (n > done) {
+        nodes_from_rows(pairs64n + 64 * done, n - done, out32n + 32 * done);
     }
 }

@@ -3,6 +3,16 @@
 #define LFS_SHA256_H
 #include "lfs_hash.h"
 
+#define LFS_SHA256_K_WORDS \
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, \
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, \
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, \
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, \
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, \
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, \
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3, \
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2
+#define LFS_SHA256_START_WORDS 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19
 extern const uint32_t LFS_SHA256_K[64];
 extern const uint32_t LFS_SHA256_START[8];
 
@@ -36,6 +46,12 @@ typedef struct {
 typedef struct {
     void (*blocks)(uint32_t *state, const uint8_t *const *data, size_t blocks);
     unsigned lanes;
+    /* One message in each lane, start to end; out: where each digest goes. NULL: `blocks` serves. */
+    void (*padded)(const uint8_t *const *messages, size_t blocks, uint8_t *const *out);
+    /* Texts that come to the same number of blocks. soon: what is hashed next, to be fetched meanwhile; or NULL. */
+    void (*texts)(int prefix, const uint8_t *const *texts, const uint32_t *lens, unsigned blocks, const uint8_t *const *soon, uint8_t *const *out);
+    /* Nodes of neighbouring pairs; out may be pairs. */
+    void (*nodes)(const uint8_t *pairs, uint8_t *out);
 } lfs_lanes;
 extern const lfs_lanes LFS_AVX2_X8, LFS_AVX2_X16, LFS_AVX512_X16;
 

@@ -28,14 +28,8 @@
 #define NAME blocks_avx2_x16
 #include "sha256_lanes.h"
 
-#define LANES 16
-#define TARGET "avx512f,avx512vl,avx512bw"
-#define NAME blocks_avx512_x16
-#include "sha256_lanes.h"
-
-const lfs_lanes LFS_AVX2_X8 = {blocks_avx2_x8, 8};
-const lfs_lanes LFS_AVX2_X16 = {blocks_avx2_x16, 16};
-const lfs_lanes LFS_AVX512_X16 = {blocks_avx512_x16, 16};
+const lfs_lanes LFS_AVX2_X8 = {.blocks = blocks_avx2_x8, .lanes = 8};
+const lfs_lanes LFS_AVX2_X16 = {.blocks = blocks_avx2_x16, .lanes = 16};
 #endif
 
 #define IDLE SIZE_MAX
@@ -144,9 +138,27 @@ static void start(uint32_t *state, unsigned wide) {
         for (unsigned lane = 0; lane < wide; lane++) state[word * wide + lane] = LFS_SHA256_START[word];
 }
 
-/* As many strings as there are lanes, which all come to the same number of blocks: copied and padded, and then there is nothing to decide.
- * While a block is hashed, a line of each of the strings from `next` on is fetched: another core wrote them last, and the copy would wait for each. */
+/* As many strings as there are lanes, which all come to the same number of blocks, read where they stand. While they are hashed, those from `next` on are
+ * fetched: another core wrote them last, and whoever reads them would wait for each line. */
+static void even_in_place(const lfs_lanes *lanes, int prefix, const lfs_strings *in, const uint32_t *which, unsigned blocks, size_t next, size_t n, uint8_t *out) {
+    const uint8_t *texts[LFS_LANES_MAX], *soon[LFS_LANES_MAX];
+    uint32_t lens[LFS_LANES_MAX];
+    uint8_t *digests[LFS_LANES_MAX];
+    for (unsigned lane = 0; lane < lanes->lanes; lane++) {
+        texts[lane] = in->entries[which[lane]];
+        lens[lane] = in->lens[which[lane]];
+        digests[lane] = out + 32 * (size_t)which[lane];
+        if (next < n) soon[lane] = in->entries[next + lane < n ? next + lane : n - 1];
+    }
+    lanes->texts(prefix, texts, lens, blocks, next < n ? soon : NULL, digests);
+}
+
+/* The same where the lanes cannot do that: copied and padded, and then there is nothing to decide. */
 static void even(const lfs_lanes *lanes, int prefix, const lfs_strings *in, const uint32_t *which, unsigned blocks, size_t next, size_t n, uint8_t *out) {
+    if (lanes->texts) {
+        even_in_place(lanes, prefix, in, which, blocks, next, n, out);
+        return;
+    }
     _Alignas(64) uint8_t rows[LFS_LANES_MAX][64 * EVEN_BLOCKS_MAX];
     _Alignas(64) uint32_t state[8 * LFS_LANES_MAX];
     const uint8_t *data[LFS_LANES_MAX];
@@ -201,11 +213,20 @@ void lfs_sha256_many(const lfs_lanes *lanes, lfs_sha256_blocks *one, int prefix,
 
 void lfs_sha256_many_padded(const lfs_lanes *lanes, const uint8_t *const *messages, size_t blocks, size_t n, uint8_t *out) {
     _Alignas(64) uint32_t state[8 * LFS_LANES_MAX];
+    uint8_t nowhere[32], *digests[LFS_LANES_MAX];
     const uint8_t *data[LFS_LANES_MAX];
     unsigned wide = lanes->lanes;
     for (size_t first = 0; first < n; first += wide) {
+        for (unsigned lane = 0; lane < wide; lane++) { /* an idle lane reads what another reads */
+            int busy = first + lane < n;
+            data[lane] = messages[busy ? first + lane : first];
+            digests[lane] = busy ? out + 32 * (first + lane) : nowhere;
+        }
+        if (lanes->padded) {
+            lanes->padded(data, blocks, digests);
+            continue;
+        }
         start(state, wide);
-        for (unsigned lane = 0; lane < wide; lane++) data[lane] = messages[first + lane < n ? first + lane : first]; /* an idle lane reads what another reads */
         lanes->blocks(state, data, blocks);
         for (unsigned lane = 0; lane < wide && first + lane < n; lane++) {
             uint32_t one[8];

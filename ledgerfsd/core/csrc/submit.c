@@ -5,6 +5,7 @@
 
 #define CHUNK 64 /* intents parsed ahead of being applied: their tables' memory arrives meanwhile, and all stays in the cache */
 #define HAND_OVER_EARLY 1024 /* a long submission gives the writer something as soon as it is idle, but no crumbs */
+#define ALIGNED 64 /* a batch that begins at a multiple of this shares nearly all nodes of its own tree with the log's: see lfs_frontier_append_batch */
 
 lfs_result *lfs_result_add(lfs_ticket *t) {
     if (t->n == t->size) {
@@ -51,7 +52,9 @@ static int next_line(lfs_ticket *t, const uint8_t **p, uint32_t *line, lfs_text 
 
 static void group_room(lfs_engine *e) {
     lfs_group *g = e->ledger.group;
-    if (g->intents >= LFS_BATCH_INTENTS_MAX || g->used >= LFS_GROUP_BYTES) lfs_hand_over(e);
+    int aligned = (e->ledger.next_index + 1) % ALIGNED == 0; /* so the next batch would begin, behind the seal */
+    if (g->intents >= LFS_BATCH_INTENTS_MAX || g->used >= LFS_GROUP_BYTES || (aligned && g->intents > LFS_BATCH_INTENTS_MAX - ALIGNED) ||
+        (aligned && g->intents >= HAND_OVER_EARLY && lfs_writer_idle(e))) lfs_hand_over(e);
 }
 
 /* Table growth moves what readers of names look at. */
@@ -81,7 +84,7 @@ static void apply_chunk(lfs_engine *e, lfs_ticket *t, lfs_intent *intents, uint3
         if (!t->dry_run) group_room(e);
         apply_one(e, t, &intents[i], !t->dry_run);
     }
-    if (!t->dry_run && e->ledger.group->intents >= HAND_OVER_EARLY && lfs_writer_idle(e)) lfs_hand_over(e);
+    if (!t->dry_run && e->ledger.group->intents >= HAND_OVER_EARLY + 2 * ALIGNED && lfs_writer_idle(e)) lfs_hand_over(e);
 }
 
 /* The lowest code that applies is the answer: a member that is missing comes before members that are wrong. */

@@ -40,8 +40,7 @@ static int seal(lfs_engine *e, lfs_group *g) {
         e->length_room[i] = (uint32_t)at[0] << 8 | at[1];
     }
     lfs_leaf_hashes(e->pointer_room, e->length_room, n, e->leaf_room);
-    lfs_mth(e->leaf_room, n, e->mth_room, tx_root);
-    e->n_tiles = lfs_frontier_append_tiles(&e->frontier, e->leaf_room, n, e->tile_room);
+    e->n_tiles = lfs_frontier_append_batch(&e->frontier, e->leaf_room, n, e->mth_room, e->tile_room, tx_root);
     lfs_frontier_root(&e->frontier, log_root);
 
     uint8_t *at = g->bytes + g->used, *leaf = e->leaf_room + 32ull * n;
