@@ -34,10 +34,9 @@ static int seal(lfs_engine *e, lfs_group *g) {
     uint8_t tx_root[32], log_root[32], state_room[32];
     const uint8_t *state_root = lfs_state_carry(e, g, state_room);
     lfs_rooms(e, n + 1);
-    for (uint32_t i = 0; i < n; i++) {
-        const uint8_t *at = g->bytes + g->start[i];
-        e->pointer_room[i] = at + 2;
-        e->length_room[i] = (uint32_t)at[0] << 8 | at[1];
+    for (uint32_t i = 0; i < n; i++) { /* by where the next one begins: the bytes themselves are on their way from T1's core */
+        e->pointer_room[i] = g->bytes + g->start[i] + 2;
+        e->length_room[i] = (uint32_t)((i + 1 < n ? g->start[i + 1] : g->used) - g->start[i]) - 2;
     }
     lfs_leaf_hashes(e->pointer_room, e->length_room, n, e->leaf_room);
     e->n_tiles = lfs_frontier_append_batch(&e->frontier, e->leaf_room, n, e->mth_room, e->tile_room, tx_root);
@@ -117,12 +116,19 @@ static int withdraw(lfs_engine *e, const lfs_group *g) {
     return failed;
 }
 
+/* T1 on another core wrote it; behind the end there is nothing to lose. */
+static inline void prefetch_update(const lfs_update *update) {
+    __builtin_prefetch(update + 24);
+    __builtin_prefetch((const uint8_t *)(update + 24) + 64);
+}
+
 #define UPDATES_AHEAD 8
 static void publish(lfs_engine *e, const lfs_group *g, uint32_t n, int carried) {
     pthread_mutex_lock(&e->publish);
     if (carried) lfs_ordinals_clear(&e->pending);
     for (uint32_t i = 0; i < g->n_updates; i++) {
         uint32_t ordinal = g->updates[i].ordinal;
+        prefetch_update(&g->updates[i]);
         if (i + UPDATES_AHEAD < g->n_updates) lfs_prefetch_state(&e->published[g->updates[i + UPDATES_AHEAD].ordinal]);
         e->published[ordinal] = g->updates[i].state;
         e->dirty[ordinal >> 12] |= 1ull << (ordinal >> 6 & 63);
@@ -152,13 +158,11 @@ static void index_group(lfs_engine *e, const lfs_group *g) {
     for (uint32_t i = 0; i < g->n_updates; i++) {
         uint32_t ordinal = updates[i].ordinal, k = i;
         uint64_t index = updates[i].state.last_index;
-        __builtin_prefetch(&updates[i + 24]); /* T1 on another core wrote it; behind the end there is nothing to lose */
-        __builtin_prefetch((const uint8_t *)&updates[i + 24] + 64);
+        prefetch_update(&updates[i]);
         if (i + 8 < g->n_updates) __builtin_prefetch(&e->runs.heads[updates[i + 8].ordinal], 1);
         while (k > 0 && updates[k - 1].state.last_index == index && updates[k - 1].ordinal != ordinal) k--;
         if (k > 0 && updates[k - 1].state.last_index == index) continue; /* a second posting of the account in this entry */
-        const uint8_t *at = g->bytes + g->start[index - g->first_index];
-        lfs_tail_add(&e->runs, ordinal, (uint32_t)index, (uint32_t)at[0] << 8 | at[1], updates[i].states);
+        lfs_tail_add(&e->runs, ordinal, (uint32_t)index, e->length_room[index - g->first_index], updates[i].states);
     }
     lfs_ids_tail_add(&e->runs, g->tag, g->entries + 1);
     lfs_runs_wake(&e->runs);
