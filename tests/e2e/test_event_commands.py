@@ -88,6 +88,7 @@ def test_events_follow(ledger: Mounted) -> None:
 
 
 def test_consumers(run: Run, ledger: Mounted) -> None:
+    ledger.seal()
     entries = ledger.status()["entries"]
     assert json.loads(run("consumer", "create", "all", "--json"))["position"] == 0
     assert json.loads(run("consumer", "create", "new", "--from", "now", "--json"))["behind"] == 0

@@ -126,7 +126,7 @@ def test_an_anchor_of_each_kind_and_an_insider_whom_each_finds(place: Place, tmp
     place.commit(lines([pay("1.00", id="victim")]))
     until(place.whole)
     path = latest(daemon)
-    assert place.outcomes(path) == {"worm": "anchored", "audit": "anchored", "tsa": "anchored"}
+    until(lambda: place.outcomes(path) == {"worm": "anchored", "audit": "anchored", "tsa": "anchored"})
     assert sorted(each.name for each in path.iterdir()) == ["checkpoint", "digest.json", "tsa.tsr"]
     _the_folder_only_grows(place.worm)
     _the_bucket_refuses(place.s3, path)
@@ -290,13 +290,17 @@ def _the_stand_alone_verifier(daemon: Daemon, forged: Path, kept: Path, root: Pa
 @pytest.mark.slow
 def test_one_that_hangs_or_fails_delays_nothing(place: Place) -> None:
     """Neither the other anchors nor commits; it is tried again, and health says what is wrong. SEMANTICS 11.5"""
+    asked = place.authority.asked
     place.authority.pause.clear()
-    began = time.monotonic()
     place.commit(lines(ACCOUNTS))
-    assert time.monotonic() - began < 3, "less than the authority may take"
+    until(lambda: place.authority.asked > asked)
+    place.commit(lines([pay()]))
+    (standing,) = (each for each in status(place.daemon.path)["anchors"] if each["name"] == "tsa")
+    assert standing["failure"] is None, "the commit did not wait until the authority was given up"
     until(lambda: "no answer within 3 s" in health(place.daemon))
-    others = [each for each in status(place.daemon.path)["anchors"] if each["name"] != "tsa"]
-    assert [each["unanchored_entries"] for each in others] == [0, 0]
+    until(
+        lambda: [each["name"] for each in status(place.daemon.path)["anchors"] if each["unanchored_entries"]] == ["tsa"]
+    )
     assert gauges(place.daemon)['ledgerfs_anchor_unanchored_seconds{anchor="tsa"}'] > 5
     assert gauges(place.daemon)["ledgerfs_unanchored_seconds"] == 0
     place.authority.pause.set()
@@ -304,9 +308,15 @@ def test_one_that_hangs_or_fails_delays_nothing(place: Place) -> None:
     until(lambda: "answers 503" in str(status(place.daemon.path)["anchors"][2]["failure"]))
     place.authority.status = 200
     until(lambda: health(place.daemon) == "ok\n")
-    (shown,) = (each for each in digest(latest(place.daemon))["anchors"] if each["name"] == "tsa")
-    assert shown["outcome"] == "anchored"
-    assert shown["retries"] >= 1
+    until(lambda: place.outcomes(latest(place.daemon))["tsa"] == "anchored")
+    digests = [each for each in (place.daemon.path / "digests").iterdir() if each.name != "latest"]
+    tries = [
+        each["retries"]
+        for path in digests
+        for each in digest(path)["anchors"]
+        if each.get("name") == "tsa" and "retries" in each
+    ]
+    assert max(tries) >= 1
     assert "Traceback" not in place.daemon.log.read_text()
 
 
@@ -406,13 +416,12 @@ def _a_daemon_does_not_count_it(proxy: S3Proxy, url: str, tmp_path: Path) -> Non
     store = create(tmp_path / "store", LEDGER, segment_bytes=SEGMENT_BYTES).root
     daemon = Daemon(store, tmp_path / "mount", ["--config", str(settings)]).start()
     try:
-        until(lambda: "the newest anchor is of 0 entries" in health(daemon))
-        assert "and not until" in health(daemon)
-        assert digest(latest(daemon))["anchors"][0]["outcome"] == "failed"
+        until(lambda: (said := health(daemon)) and "newest anchor is of 0 entries" in said and "and not until" in said)
+        until(lambda: digest(latest(daemon))["anchors"][0]["outcome"] == "failed")
         assert gauges(daemon)["ledgerfs_unanchored_seconds"] > 2
         proxy.changed = {}
         until(lambda: health(daemon) == "ok\n")
-        assert digest(latest(daemon))["anchors"][0]["outcome"] == "anchored"
+        until(lambda: digest(latest(daemon))["anchors"][0]["outcome"] == "anchored")
         assert "Traceback" not in daemon.log.read_text()
     finally:
         daemon.kill()
