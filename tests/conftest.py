@@ -24,10 +24,12 @@ READY_SECONDS = 90  # of a daemon that starts or stops
 PATIENCE_SECONDS = 60  # for whatever comes soon: a machine may be busy with other things
 SEGMENT_BYTES = 2**20  # the least: a segment is zeroed before it is used, and tests make many stores
 
-# No deadline: the machine is shared, and a slow example is no fault. The seed is printed, so a failure can be repeated.
-settings.register_profile("dev", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+# No deadline: the machine is shared, and a slow example is no fault. The same examples each time, so that a change is not stopped by
+# what was wrong before; `HYPOTHESIS_PROFILE=nightly` looks for that, and prints how to repeat a failure.
+usual = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", derandomize=True, **usual)
 settings.register_profile("ci", settings.get_profile("dev"), max_examples=200)
-settings.register_profile("nightly", settings.get_profile("dev"), max_examples=20_000)
+settings.register_profile("nightly", max_examples=20_000, **usual)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

@@ -58,19 +58,18 @@ class Server:
         return asyncio.run(read())
 
     def last(self, stream: str) -> int:
-        """Sequence number of its last message; 0 while the server or the stream is not there."""
+        """Sequence number of its last message; 0 while it is not there."""
 
         async def read() -> int:
-            connection = await nats.connect(self.url, allow_reconnect=False, connect_timeout=TIMEOUT)
+            connection = await nats.connect(self.url)
             try:
                 return int((await connection.jetstream(timeout=TIMEOUT).stream_info(stream)).state.last_seq)
+            except nats.errors.Error:
+                return 0
             finally:
                 await connection.close()
 
-        try:
-            return asyncio.run(read())
-        except (OSError, nats.errors.Error):
-            return 0
+        return asyncio.run(read())
 
     def put(self, subject: str, text: bytes) -> None:
         """A message of somebody else."""
