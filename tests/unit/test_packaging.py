@@ -32,6 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "wheel",
         "-qq",
         "--no-deps",
+        "--no-build-isolation",  # with what is installed here: nothing is fetched
         "--wheel-dir",
         place / "dist",
         place / "source",
