@@ -227,7 +227,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
     ]
     ledger.gauges += [anchoring.gauges, query.gauges, consumers.gauges]
     ledger.facts.append(anchoring.facts)
-    ledger.on_change.append(events.feed.committed)
+    ledger.on_change += [events.feed.committed, proofs.committed]
 
     def ready() -> None:
         log.info("mounted", mountpoint=str(mountpoint), pid=os.getpid())
@@ -249,6 +249,7 @@ async def _serve(config: Config, store: OpenStore, mountpoint: Path) -> None:
         async with trio.open_nursery() as serving:
             # Signals end the serving only: what it has queued is still collected by ledger.run.
             await serving.start(_signals, serving.cancel_scope)
+            serving.start_soon(proofs.sign_ahead)
             with listening(store.engine, Path(config.socket) if config.socket else None):
                 await vfs.serve(
                     ledger, proofs, mountpoint, branches, allow_other=config.allow_other, front=_front(), ready=ready

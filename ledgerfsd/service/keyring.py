@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,30 +23,69 @@ from ledgerfsd.merkle.note import NoteError, Signer
 from ledgerfsd.service.keys import KIND, Key, Keys, TrustedRoot
 
 SIGNING_MAX: Final = 8  # keys that sign at once; C2SP readers accept at least 16 signatures, and witnesses add theirs
+SETTLED_NS: Final = 1_000_000_000  # longer than the step of any clock that file systems take their times from
+
+
+class _Version(NamedTuple):
+    """What a file is known by; all zeros when it is not there. The time of change also tells of modes and owners."""
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+    settled: bool  # not changed so lately that the next change may carry the same time
+
+
+def _version(path: Path) -> _Version:
+    try:
+        there = path.stat()
+    except OSError:
+        return _Version(0, 0, 0, 0, False)
+    settled = time.time_ns() - there.st_ctime_ns > SETTLED_NS
+    return _Version(there.st_dev, there.st_ino, there.st_size, there.st_ctime_ns, settled)
 
 
 class Keyring(Keys):
     """The keys of one ledger, private halves included. Methods raise StoreError when a file cannot be used."""
 
+    def __init__(self, directory: Path, origin: str) -> None:
+        super().__init__(directory, origin)
+        self._held: tuple[dict[Path, _Version], list[Signer]] | None = None
+
     def signers(self) -> list[Signer]:
-        """The private keys that sign, the active one first. For the signer only."""
+        """The private keys that sign, the active one first. For the signer only.
+
+        They are read anew unless every file is still the one that was read: a key that was revoked, moved away or shut off signs no more.
+        """
+        if self._held is not None and all(_version(path) == version for path, version in self._held[0].items()):
+            return self._held[1]
+        self._held = None
+        # Before the files are read: one that is changed meanwhile is another next time.
+        versions = {self.trusted_root_path: _version(self.trusted_root_path)}
         keys = sorted((key for key in self.trusted_root().keys if key.signs), key=lambda key: key.status)
         found = []
         for key in keys:
             path = self._private_path(key.key_id)
-            try:
-                signer = note.parse_signer(path.read_text(encoding="ascii").strip())
-            except OSError as error:
-                hint = "restore it from a backup, or revoke the key"
-                raise StoreError(f"{path}: {error.strerror}", hint=hint) from None
-            except (NoteError, UnicodeDecodeError) as error:
-                raise StoreError(f"{path}: {error}", hint="restore it from a backup, or revoke the key") from None
-            if signer.verifier() != key.verifier:
-                raise StoreError(f"{path} is not the private half of {key.vkey}")
-            found.append(signer)
+            versions[path] = _version(path)
+            found.append(self._signer(path, key))
         if not found:
             raise StoreError(f"no key in {self.directory} signs", hint="`ledgerfs key rotate` makes a new one")
+        if all(version.settled for version in versions.values()):
+            self._held = versions, found
         return found
+
+    @staticmethod
+    def _signer(path: Path, key: Key) -> Signer:
+        try:
+            signer = note.parse_signer(path.read_text(encoding="ascii").strip())
+        except OSError as error:
+            hint = "restore it from a backup, or revoke the key"
+            raise StoreError(f"{path}: {error.strerror}", hint=hint) from None
+        except (NoteError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path}: {error}", hint="restore it from a backup, or revoke the key") from None
+        if signer.verifier() != key.verifier:
+            raise StoreError(f"{path} is not the private half of {key.vkey}")
+        return signer
 
     # -- changing
 

@@ -7,7 +7,7 @@ the keys in it were rolled back with it. The later of the two counts; the earlie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import msgspec
@@ -56,6 +56,7 @@ class Memory:
                 what, hint="two histories were signed, or a file was changed: find out before anything else"
             )
         self._complete = len(known) == len(self._places)
+        self._beside = ThreadPoolExecutor(1)  # kept: a thread for each signature costs as much as its sync
 
     def sign(
         self,
@@ -92,12 +93,21 @@ class Memory:
         if head != last or self.earlier is not None or not self._complete:
             for where in self._places:
                 self._prepare(where)
-            # Side by side: a signature waits for one sync of the disk, not for two after each other.
-            with ThreadPoolExecutor(len(self._files)) as pool:
-                for written in [pool.submit(file.write, head, anew=life > 0) for file in self._files]:
-                    written.result()
+            self._remember(head, anew=life > 0)
             self.last, self.earlier, self._complete = head, None, True
         return data
+
+    def _remember(self, head: Checkpoint, *, anew: bool) -> None:
+        # Side by side: a signature waits for one sync of the disk, not for two after each other. Both have ended before anything is
+        # said of either: the next request must not find one under way.
+        first, *others = self._files
+        beside = [self._beside.submit(file.write, head, anew=anew) for file in others]
+        try:
+            first.write(head, anew=anew)
+        finally:
+            wait(beside)
+        for written in beside:
+            written.result()
 
     def _owns_up(self, restored: Shown, size: int, root: bytes) -> int:
         """The incarnation that the restore began. Raises ProofError: it is none, or of something else."""

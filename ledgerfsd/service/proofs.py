@@ -2,7 +2,8 @@
 
 Start at ``Proofs.transaction``. A checkpoint is signed when somebody reads it, and kept. Proofs go by the *checkpoint in
 force*: the one signed last, unless it is older than a second or too small, so that a listing with sizes, or a crowd of
-readers, costs one signature a second however fast the ledger grows.
+readers, costs one signature a second however fast the ledger grows. Whoever reads the proof of something newer than anybody
+did before has the next transactions signed ahead, once: he is likely to want theirs too (``sign_ahead``).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ledgerfsd.service.query import Text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ledgerfsd.service.ledger import Ledger
+    from ledgerfsd.service.ledger import Change, Ledger
     from ledgerfsd.service.query import Query
     from ledgerfsd.service.signing import Signing
 
@@ -58,6 +59,9 @@ class Proofs:
         self._newest: Signed | None = None
         self._recorded: tuple[int, int, int] | None = None  # Signing.version of the keys that the log has
         self._turn = trio.Lock()
+        self._covered = 0  # the largest size to which a reader's proof has led
+        self._expected = False  # a signature ahead is due with the next transactions
+        self._sealed = trio.Event()
         self.cosignatures: Callable[[int], bytes] = lambda _: b""  # of witnesses, for a size
         self._kept: OrderedDict[tuple[int, bytes], bytes] = OrderedDict()
 
@@ -110,11 +114,35 @@ class Proofs:
     async def _in_force(self, index: int) -> Signed:
         """A checkpoint that covers the entry."""
         signed = self._newest
+        in_force = False
         if signed is not None and signed.size > index and trio.current_time() - signed.made < IN_FORCE_SECONDS:
             with self._faults():
-                if signed.keys == self._signing.version():
-                    return signed
-        return await self.newest()
+                in_force = signed.keys == self._signing.version()
+        if signed is None or not in_force:
+            signed = await self.newest()
+        if index >= self._covered:
+            self._covered, self._expected = signed.size, True
+        return signed
+
+    # -- ahead of readers
+
+    async def committed(self, change: Change) -> None:
+        """More became durable (``Ledger.on_change``). Whoever committed it does not wait for a signature."""
+        if self._expected and change.transactions:
+            self._expected = False
+            self._sealed.set()
+
+    async def sign_ahead(self) -> None:
+        """Sign new transactions before their proofs are asked for, until cancelled.
+
+        One signature for each reader's proof that went beyond all others: at most half of all signatures are for nobody, one is under
+        way at a time, and there are none while nobody reads proofs of what is new. It is made while receipt and transaction are read.
+        """
+        while True:
+            await self._sealed.wait()
+            self._sealed = trio.Event()
+            with suppress(OSError):  # a reader who needs it tries again and is told; ``health`` says why
+                await self.newest()
 
     async def _of_size(self, size: int) -> Signed:
         # With those who wait for their turn: when nothing can be signed, the hundredth reader is told as soon as the first.

@@ -101,6 +101,35 @@ def test_a_proof_is_there_when_close_returns(ledger: Mounted) -> None:
     assert names == ["consistency", *(f"tx_{number:04}.tlog-proof" for number in range(1, before + 30))]
 
 
+def signatures(ledger: Mounted) -> int:
+    """How many checkpoints were signed since the start."""
+    lines = (ledger / ".ledgerfs/metrics.prom").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("ledgerfs_checkpoints_signed_total ")]
+    return int(float(line.split()[1]))
+
+
+def test_for_a_reader_of_new_proofs_the_next_transactions_are_signed_ahead(ledger: Mounted) -> None:
+    """Once for each reader's proof, never for nobody. SEMANTICS 2.12"""
+    ledger.drop("first.json", pay())
+    number = ledger.transactions()
+    verify(ledger, number, (ledger / f"proofs/tx_{number:04}.tlog-proof").read_bytes())
+    for turn in range(1, 4):
+        before = signatures(ledger)
+        ledger.drop(f"next-{turn}.json", pay())
+        until(lambda before=before: signatures(ledger) == before + 1)  # type: ignore[misc]
+        assert verify(ledger, number + turn, (ledger / f"proofs/tx_{number + turn:04}.tlog-proof").read_bytes())
+        assert signatures(ledger) == before + 1, "it was there already"
+    before = signatures(ledger)
+    (ledger / f"proofs/tx_{number:04}.tlog-proof").read_bytes()  # an old one asks for nothing
+    for each in range(20):
+        ledger.drop(f"nobody-{each}.json", pay())
+    until(lambda: signatures(ledger) > before)
+    assert signatures(ledger) == before + 1
+    for each in range(20):
+        ledger.drop(f"nobody-again-{each}.json", pay())
+    assert signatures(ledger) == before + 1
+
+
 def test_an_old_proof_holds_for_ever(ledger: Mounted) -> None:
     """SEMANTICS 2.12, SEMANTICS 2.13"""
     ledger.drop("first.json", pay())
@@ -260,7 +289,7 @@ def test_the_signer_is_started_anew_and_commits_do_not_wait(ledger: Mounted) -> 
         line.rsplit(" ", 1) for line in (ledger / ".ledgerfs/metrics.prom").read_text().splitlines() if line[0] != "#"
     )
     assert float(metrics["ledgerfs_signer_starts_again_total"]) >= 2
-    assert float(metrics["ledgerfs_checkpoints_signed_total"]) >= 2
+    assert signatures(ledger) >= 2
     assert "Traceback" not in ledger.daemon.log.read_text()
 
 

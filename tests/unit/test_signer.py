@@ -21,7 +21,7 @@ from ledgerfsd.merkle import note, proof
 from ledgerfsd.merkle.checkpoint import Checkpoint
 from ledgerfsd.merkle.note import NoteError
 from ledgerfsd.merkle.proof import ProofError
-from ledgerfsd.service import last_signed
+from ledgerfsd.service import keyring, last_signed
 from ledgerfsd.service.keyring import SIGNING_MAX, Keyring
 from ledgerfsd.service.keys import parse_trusted_root
 from ledgerfsd.service.last_signed import FILE_BYTES, SLOT_BYTES, LastSigned
@@ -74,6 +74,35 @@ def keys(tmp_path: Path) -> Keyring:
     made = Keyring(tmp_path / "keys", LEDGER)
     made.create()
     return made
+
+
+# ---- key files
+
+
+def test_keys_are_read_again_whenever_a_file_is_another(keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "SETTLED_NS", 0)
+    (first,) = held = keys.signers()
+    assert keys.signers() is held
+    (path,) = keys.directory.glob("*.key")
+    path.chmod(0o400)
+    assert keys.signers() is not held
+    path.rename(keys.directory / "hidden")
+    with pytest.raises(StoreError, match="No such file"):
+        keys.signers()
+    (keys.directory / "hidden").rename(path)
+    assert keys.signers() == [first]
+    other = Keyring(keys.directory, LEDGER)  # as `ledgerfs key` does
+    other.rotate()
+    assert [signer.verifier().key_id for signer in keys.signers()][1:] == [first.verifier().key_id]
+    other.revoke(f"{first.key_id:08x}")
+    (second,) = keys.signers()
+    assert second != first
+
+
+def test_keys_that_were_changed_just_now_are_not_relied_on(keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system's clock goes in steps: a change within the same step shows the same time."""
+    monkeypatch.setattr(keyring, "SETTLED_NS", 3600 * 10**9)
+    assert keys.signers() is not keys.signers()
 
 
 # ---- the rule
