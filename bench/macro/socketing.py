@@ -11,6 +11,7 @@ import select
 import socket
 import time
 from collections import deque
+from itertools import accumulate
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -58,8 +59,8 @@ def _measure(
     payments = [
         workload.Payments(seed * 1000 + n, ACCOUNTS, prefix=f"s{connections}-{depth}-{n}") for n in range(connections)
     ]
-    lines = [deque(each.one() + b"\n" for _ in range(share)) for each in payments]
-    client = _fork.Process(target=_client, args=(directory / "socket", lines, depth, there))
+    feeds = [_Feed([each.one() + b"\n" for _ in range(share)]) for each in payments]
+    client = _fork.Process(target=_client, args=(directory / "socket", feeds, depth, there))
     client.start()
     here.recv()
     with timed() as section:
@@ -73,36 +74,59 @@ def _measure(
     report.latencies(name, waited)
 
 
-def _client(path: Path, lines: list[deque[bytes]], depth: int, control: Connection) -> None:
+class _Feed:
+    """What one connection sends, and when: kept so that a line costs the client next to nothing, for it shares the processors."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self.total = len(lines)
+        self.sent = self.answered = 0
+        self._ends = list(accumulate(map(len, lines), initial=0))
+        self._bytes = b"".join(lines)
+        self._begun = deque[tuple[float, int]]()  # when so many lines were sent together, the oldest first
+
+    def send(self, connection: socket.socket, count: int) -> None:
+        """The next so many lines, or what is left of them."""
+        count = min(count, self.total - self.sent)
+        if not count:
+            return
+        self._begun.append((time.perf_counter(), count))
+        first, self.sent = self.sent, self.sent + count
+        connection.sendall(memoryview(self._bytes)[self._ends[first] : self._ends[self.sent]])
+
+    def receive(self, answers: int) -> list[float]:
+        """How long each of these answers was waited for."""
+        now, waited = time.perf_counter(), list[float]()
+        self.answered += answers
+        while answers:
+            began, count = self._begun.popleft()
+            taken = min(count, answers)
+            if taken < count:
+                self._begun.appendleft((began, count - taken))
+            waited += [now - began] * taken
+            answers -= taken
+        return waited
+
+
+def _client(path: Path, feeds: list[_Feed], depth: int, control: Connection) -> None:
     poll, made = select.epoll(), {}
-    for queue in lines:
+    for feed in feeds:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(path))
         poll.register(connection, select.EPOLLIN)
-        made[connection.fileno()] = (connection, queue, deque[float]())
+        made[connection.fileno()] = (connection, feed)
     control.send(None)
     control.recv()
-    waited, clock = list[float](), time.perf_counter
-    for connection, queue, begun in made.values():
-        _send(connection, queue, begun, depth)
+    waited = list[float]()
+    for connection, feed in made.values():
+        feed.send(connection, depth)
     open_ones = len(made)
     while open_ones:
         for descriptor, _ in poll.poll():
-            connection, queue, begun = made[descriptor]
+            connection, feed = made[descriptor]
             answers = connection.recv(RECEIVE_BYTES).count(b"\n")
-            now = clock()
-            waited += [now - begun.popleft() for _ in range(answers)]
-            if queue:
-                _send(connection, queue, begun, answers)
-            elif not begun:
+            waited += feed.receive(answers)
+            feed.send(connection, answers)
+            if feed.answered == feed.total:
                 poll.unregister(connection)
                 open_ones -= 1
     control.send(waited)
-
-
-def _send(connection: socket.socket, queue: deque[bytes], begun: deque[float], count: int) -> None:
-    count = min(count, len(queue))
-    now = time.perf_counter()
-    begun.extend([now] * count)
-    if count:
-        connection.sendall(b"".join([queue.popleft() for _ in range(count)]))
