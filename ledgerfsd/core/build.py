@@ -72,6 +72,7 @@ def builder() -> FFI:
             "-Wextra",
             "-Wno-unused-parameter",
             "-fno-strict-aliasing",
+            "-fvisibility=hidden",
             "-D_GNU_SOURCE",
         ],
         extra_link_args=["-pthread"],

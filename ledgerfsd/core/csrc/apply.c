@@ -12,7 +12,8 @@ static uint32_t account_of(const lfs_ledger *l, lfs_text name) {
     return lfs_name_find(l, lfs_hash(l, name.p, name.len), name.p, name.len);
 }
 
-static void publish_later(lfs_ledger *l, uint32_t ordinal, int states) {
+/* Place for a state that T2 is to publish. */
+static lfs_state *publish_later(lfs_ledger *l, uint32_t ordinal, int states) {
     lfs_group *g = l->group;
     if (g->n_updates == g->updates_size) {
         g->updates_size *= 2;
@@ -23,14 +24,14 @@ static void publish_later(lfs_ledger *l, uint32_t ordinal, int states) {
     lfs_fetch_to_write((const uint8_t *)(update + 8) + 64);
     update->ordinal = ordinal;
     update->states = (uint8_t)states;
-    update->state = l->state[ordinal];
+    return &update->state;
 }
 
 static void state_write(lfs_ledger *l, uint32_t ordinal, const lfs_state *after, int states) {
     lfs_undo *undo = lfs_undo_push(l, U_STATE, ordinal);
     if (undo) undo->old.state = l->state[ordinal];
     l->state[ordinal] = *after;
-    publish_later(l, ordinal, states);
+    *publish_later(l, ordinal, states) = *after;
 }
 
 static void account_insert(lfs_ledger *l, lfs_text name, const lfs_info *info, const lfs_state *state) {
@@ -38,7 +39,7 @@ static void account_insert(lfs_ledger *l, lfs_text name, const lfs_info *info, c
     l->info[ordinal] = *info;
     l->state[ordinal] = *state;
     lfs_undo_push(l, U_ACCOUNT, ordinal);
-    publish_later(l, ordinal, 0);
+    *publish_later(l, ordinal, 0) = *state;
     lfs_table_insert(l, &l->names, lfs_tag(l, name.p, name.len), ordinal);
 }
 
@@ -52,11 +53,27 @@ static void tx_written(lfs_ledger *l) {
     l->next_tx++;
 }
 
-static void id_written(lfs_ledger *l, lfs_text id) {
-    lfs_table_insert(l, &l->ids, lfs_tag(l, id.p, id.len), (uint32_t)(l->next_index - 1));
+static void id_written(lfs_ledger *l, const lfs_intent *in, lfs_text id) {
+    lfs_table_insert(l, &l->ids, lfs_tag_of(l, in, id), (uint32_t)(l->next_index - 1));
 }
 
 /* -- checks that several intents share */
+
+static int find_units(const lfs_ledger *l, lfs_posting *postings, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        lfs_posting *posting = &postings[i];
+        posting->unit = 0;
+        if (!posting->currency.p) continue;
+        if (i && posting->currency.p == postings[i - 1].currency.p) { /* both sides of a transfer */
+            posting->unit = postings[i - 1].unit;
+            continue;
+        }
+        uint32_t place = lfs_currency_find(l, posting->currency);
+        if (place == LFS_NONE) return LFS_UNKNOWN_CURRENCY;
+        posting->unit = (uint16_t)(place + 1);
+    }
+    return 0;
+}
 
 static int find_accounts(const lfs_ledger *l, lfs_posting *postings, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
@@ -143,25 +160,43 @@ static int post_effects(const lfs_ledger *l, const lfs_posting *postings, lfs_ef
     return 0;
 }
 
+typedef struct { uint64_t last_index, entries, log_bytes, last_tx; } counters;
+
+/* Not one copy of `after` with its counters set: whole words just written cannot be read in pairs before they reach the cache. */
+static inline void state_set(lfs_state *to, const lfs_state *after, counters c) {
+    to->debits = after->debits;
+    to->credits = after->credits;
+    to->held_debits = after->held_debits;
+    to->held_credits = after->held_credits;
+    to->last_index = c.last_index;
+    to->entries = c.entries;
+    to->log_bytes = c.log_bytes;
+    to->last_tx = c.last_tx;
+    to->status = after->status;
+    to->pad = after->pad;
+}
+
 /* The entry just written has len bytes: make its effects the state. states: 1 debits and credits (it is a transaction), 2 what is held. */
 static void effects_written(lfs_ledger *l, lfs_effect *effects, uint32_t n, int len, int states) {
     int has_tx = states & 1;
     for (uint32_t i = 0; i < n; i++) {
-        lfs_state *after = &effects[i].after;
-        after->last_index = l->next_index - 1;
-        after->log_bytes += (uint64_t)len + 1;
-        if (has_tx) after->last_tx = l->next_tx;
-        state_write(l, effects[i].ordinal, after, states);
+        uint32_t ordinal = effects[i].ordinal;
+        const lfs_state *after = &effects[i].after;
+        counters c = {l->next_index - 1, after->entries, after->log_bytes + (uint64_t)len + 1, has_tx ? l->next_tx : after->last_tx};
+        lfs_undo *undo = lfs_undo_push(l, U_STATE, ordinal);
+        if (undo) undo->old.state = l->state[ordinal];
+        state_set(&l->state[ordinal], after, c);
+        state_set(publish_later(l, ordinal, states), after, c);
     }
     if (has_tx) tx_written(l);
 }
 
-static int write_txn(lfs_ledger *l, lfs_intent *in, lfs_text id, const char *type, uint64_t reverses, int plain,
+static int write_txn(lfs_ledger *l, lfs_intent *in, lfs_text id, lfs_text type, uint64_t reverses, int plain,
                      const lfs_posting *postings, lfs_effect *effects, uint32_t n) {
     int len = lfs_render_txn(l, in, id, type, reverses, plain, postings, effects, n);
     if (len < 0) return LFS_ENTRY_TOO_LARGE;
     effects_written(l, effects, n, len, 1);
-    id_written(l, id);
+    id_written(l, in, id);
     return 0;
 }
 
@@ -206,7 +241,7 @@ static int open_account(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
         lfs_state state = {.last_index = l->next_index - 1, .entries = 1, .log_bytes = (uint64_t)len + 1};
         equity_ordinal = l->n_accounts;
         account_insert(l, equity, &info, &state);
-        id_written(l, id);
+        id_written(l, in, id);
     }
     lfs_text limit = given(in, F_LIMIT) ? in->f[F_LIMIT]
                      : in->limit == L_NONE ? none : (lfs_text){(const uint8_t *)"no_overdraft", 12};
@@ -220,12 +255,12 @@ static int open_account(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     postings[0].ordinal = l->n_accounts;
     postings[1].ordinal = equity_ordinal;
     account_insert(l, name, &info, &state);
-    id_written(l, in->id);
+    id_written(l, in, in->id);
     if (!funded) return 0;
     lfs_effect effects[2];
     lfs_text id = {opening_id, (uint32_t)snprintf((char *)opening_id, 80, "~opening:%.*s", (int)name.len, (const char *)name.p)};
     post_effects(l, postings, effects, 2);
-    return write_txn(l, in, id, "opening", 0, 1, postings, effects, 2);
+    return write_txn(l, in, id, LFS_WORD("opening"), 0, 1, postings, effects, 2);
 }
 
 static int transaction(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
@@ -233,12 +268,10 @@ static int transaction(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     lfs_effect effects[LFS_POSTINGS_MAX];
     uint32_t n = in->n_postings;
     int simple = in->type == I_TRANSFER;
-    for (uint32_t i = 0; i < n; i++)
-        if (postings[i].currency.p && lfs_currency_find(l, postings[i].currency) == LFS_NONE) return LFS_UNKNOWN_CURRENCY;
+    TRY(find_units(l, postings, n));
     TRY(find_accounts(l, postings, n));
     for (uint32_t i = 0; i < n; i++)
-        if (postings[i].currency.p && !lfs_text_is(postings[i].currency, unit_of(l, postings[i].ordinal)->code))
-            return LFS_CURRENCY_MISMATCH;
+        if (postings[i].unit && postings[i].unit != l->info[postings[i].ordinal].currency + 1) return LFS_CURRENCY_MISMATCH;
     if (simple && l->info[postings[0].ordinal].currency != l->info[postings[1].ordinal].currency) return LFS_CURRENCY_MISMATCH;
     for (uint32_t i = 0; i < n; i++)
         if (postings[i].amount.decimals != unit_of(l, postings[i].ordinal)->decimals) return LFS_WRONG_DECIMALS;
@@ -247,7 +280,7 @@ static int transaction(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     TRY(check_period(l, in));
     TRY(post_effects(l, postings, effects, n));
     out->tx = l->next_tx;
-    return write_txn(l, in, in->id, simple ? "transfer" : "transaction", 0, 0, postings, effects, n);
+    return write_txn(l, in, in->id, simple ? LFS_WORD("transfer") : LFS_WORD("transaction"), 0, 0, postings, effects, n);
 }
 
 static int hold(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
@@ -272,7 +305,7 @@ static int hold(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     int len = lfs_render_hold(l, in, pair, effects);
     if (len < 0) return LFS_ENTRY_TOO_LARGE;
     effects_written(l, effects, 2, len, 2);
-    id_written(l, in->id);
+    id_written(l, in, in->id);
     out->index = (int64_t)l->next_index - 1;
     lfs_hold record = {in->amount.value, in->expires_ns, (uint32_t)out->index, pair[0].ordinal, pair[1].ordinal, H_OPEN};
     lfs_hold_put(l, &record);
@@ -321,7 +354,7 @@ static int post(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     if (len < 0) return LFS_ENTRY_TOO_LARGE;
     out->tx = l->next_tx;
     effects_written(l, effects, 2, len, 3);
-    id_written(l, in->id);
+    id_written(l, in, in->id);
     hold_end(l, h, H_POSTED);
     return 0;
 }
@@ -336,7 +369,7 @@ static int void_(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     int len = lfs_render_void(l, in, in->id, in->f[F_HOLD], h->amount, effects);
     if (len < 0) return LFS_ENTRY_TOO_LARGE;
     effects_written(l, effects, 2, len, 2);
-    id_written(l, in->id);
+    id_written(l, in, in->id);
     hold_end(l, h, H_VOIDED);
     return 0;
 }
@@ -369,7 +402,7 @@ static int reverse(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     TRY(check_period(l, in));
     TRY(post_effects(l, postings, effects, n));
     out->tx = l->next_tx;
-    TRY(write_txn(l, in, in->id, "reversal", in->of_tx, 0, postings, effects, n));
+    TRY(write_txn(l, in, in->id, LFS_WORD("reversal"), in->of_tx, 0, postings, effects, n));
     lfs_reversed_put(l, in->of_tx);
     return 0;
 }
@@ -394,7 +427,7 @@ static int update_account(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     after.entries++;
     after.log_bytes += (uint64_t)len + 1;
     state_write(l, ordinal, &after, 0);
-    id_written(l, in->id);
+    id_written(l, in, in->id);
     return 0;
 }
 
@@ -406,7 +439,7 @@ static int change_policy(lfs_ledger *l, lfs_intent *in, lfs_result *out) {
     if (!currency && (in->day >= booking_day(l) || (l->closed_through != LFS_NO_DAY && in->day <= l->closed_through)))
         return LFS_BAD_PERIOD;
     if (lfs_render_policy(l, in) < 0) return LFS_ENTRY_TOO_LARGE;
-    id_written(l, in->id);
+    id_written(l, in, in->id);
     if (currency) {
         lfs_currency_add(l, in->f[F_CURRENCY], in->decimals);
     } else {
@@ -462,7 +495,7 @@ void lfs_expire(lfs_ledger *l, uint64_t now_ns) {
         lfs_text void_id = {id, (uint32_t)snprintf((char *)id, sizeof id, "~expire:%u", h->index)};
         int void_len = lfs_render_void(l, NULL, void_id, hold_name, h->amount, effects);
         effects_written(l, effects, 2, void_len, 2);
-        id_written(l, void_id);
+        id_written(l, NULL, void_id);
         hold_end(l, h, H_EXPIRED);
     }
 }
@@ -485,7 +518,7 @@ void lfs_reject(lfs_ledger *l, lfs_intent *in, int code, uint64_t now_ns, lfs_re
     if (code >= LFS_BUSY) return; /* it was not judged */
     l->now_ns = now_ns;
     lfs_render_rejected(l, in, code);
-    if (code != LFS_ID_REUSED) id_written(l, in->id);
+    if (code != LFS_ID_REUSED) id_written(l, in, in->id);
     out->index = (int64_t)l->next_index - 1;
     out->block = l->height;
 }
@@ -498,7 +531,8 @@ void lfs_apply(lfs_ledger *l, lfs_intent *in, uint64_t now_ns, int write_rejecte
     out->offset = in->offset;
     out->field = in->field;
     if (in->code) return;
-    lfs_expire(l, now_ns);
+    l->now_ns = now_ns;
+    if (l->n_due) lfs_expire(l, now_ns);
     int code;
     l->unsettled = 0;
     int64_t known = lfs_id_find(l, in->id_hash, in->id.p, in->id.len);

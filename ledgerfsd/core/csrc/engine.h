@@ -73,6 +73,7 @@ struct lfs_engine {
     uint64_t segment_bytes;
     char error[512];
     lfs_ledger ledger; /* T1's; ahead of the disk by up to LFS_GROUPS batches */
+    lfs_intent chunk[LFS_INTENTS_TOGETHER]; /* T1's: parsed ahead of being applied, so that their tables' memory arrives meanwhile, and all stays in the cache */
 
     /* T2's */
     lfs_segment *segments;

@@ -17,11 +17,6 @@ static const member POSTING_MEMBERS[] = {
     P("account", account), P("amount", amount), P("credits", credits), P("currency", currency), P("debits", debits),
     P("held_credits", held_credits), P("held_debits", held_debits), P("prev", prev), P("side", side)};
 
-int lfs_text_is(lfs_text text, const char *word) {
-    size_t len = strlen(word);
-    return text.len == len && memcmp(text.p, word, len) == 0;
-}
-
 /* The byte after a string, or NULL when it does not end. */
 static const uint8_t *skip_string(const uint8_t *p, const uint8_t *end) {
     const uint8_t *quote = ++p < end ? memchr(p, '"', (size_t)(end - p)) : NULL;

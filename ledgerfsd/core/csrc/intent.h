@@ -16,8 +16,41 @@ enum lfs_field {
 };
 extern const char *const LFS_FIELD_NAMES[F_COUNT];
 extern const uint8_t LFS_FIELD_LENGTHS[F_COUNT];
-int lfs_field_of(const uint8_t *name, size_t len);
 #define BIT(field) (1u << (field))
+
+/* The only member of this length that begins so; F_OTHER: none. */
+static inline int lfs_field_like(const uint8_t *name, size_t len) {
+    switch (len << 8 | name[0]) {
+    case 2 << 8 | 'i': return F_ID;
+    case 2 << 8 | 'o': return F_OF;
+    case 4 << 8 | 'h': return F_HOLD;
+    case 4 << 8 | 's': return F_SIDE;
+    case 4 << 8 | 't': return name[1] == 'y' ? F_TYPE : F_TAGS;
+    case 5 << 8 | 'c': return F_CLASS;
+    case 5 << 8 | 'd': return F_DEBIT;
+    case 5 << 8 | 'l': return F_LIMIT;
+    case 5 << 8 | 'o': return F_OWNER;
+    case 6 << 8 | 'a': return F_AMOUNT;
+    case 6 << 8 | 'c': return F_CREDIT;
+    case 6 << 8 | 'n': return F_NORMAL;
+    case 7 << 8 | 'a': return F_ACCOUNT;
+    case 7 << 8 | 'e': return F_EXPIRES;
+    case 7 << 8 | 't': return F_THROUGH;
+    case 8 << 8 | 'c': return F_CURRENCY;
+    case 8 << 8 | 'd': return F_DECIMALS;
+    case 8 << 8 | 'm': return F_METADATA;
+    case 8 << 8 | 'p': return F_POSTINGS;
+    case 9 << 8 | 'e': return F_EFFECTIVE;
+    case 9 << 8 | 'r': return F_REFERENCE;
+    case 15 << 8 | 'i': return F_INITIAL_BALANCE;
+    default: return F_OTHER;
+    }
+}
+
+static inline int lfs_field_of(const uint8_t *name, size_t len) {
+    int field = lfs_field_like(name, len);
+    return field != F_OTHER && lfs_same((const uint8_t *)LFS_FIELD_NAMES[field], name, len) ? field : F_OTHER;
+}
 
 enum lfs_type {
     I_OPEN_ACCOUNT, I_TRANSFER, I_TRANSACTION, I_HOLD, I_POST, I_VOID, I_REVERSE, I_FREEZE, I_UNFREEZE, I_CLOSE_ACCOUNT,
@@ -41,6 +74,7 @@ typedef struct {
     lfs_amount amount;
     uint64_t name_hash;
     uint32_t ordinal; /* filled by the state machine */
+    uint16_t unit;    /* the same: place of the stated currency + 1, 0 when none is */
     uint8_t side;
 } lfs_posting;
 

@@ -31,7 +31,7 @@ static const struct { uint32_t required, optional; } MEMBERS[I_COUNT] = {
 };
 #define POSTING_REQUIRED (BIT(F_ACCOUNT) | BIT(F_AMOUNT) | BIT(F_SIDE))
 
-static int same(lfs_text text, const char *word) {
+static inline __attribute__((always_inline)) int same(lfs_text text, const char *word) {
     size_t len = strlen(word);
     return text.len == len && lfs_same(text.p, (const uint8_t *)word, len);
 }

@@ -113,6 +113,7 @@ typedef struct lfs_ledger {
     uint64_t next_index, next_tx, last_time, height; /* height: of the open batch */
     uint64_t now_ns, time_before; /* the clock as of the intent in hand; last_time before the entry in hand */
     uint64_t seed;
+    lfs_second second; /* of last_time, as text */
     uint8_t policy_leaf[32];
     uint64_t incarnation;
     uint32_t *system, n_system, system_size; /* indexes of key/1 and restore/1 */
@@ -132,8 +133,13 @@ typedef struct lfs_ledger {
 /* tables.c */
 void lfs_table_reserve(lfs_table *t, uint64_t more);
 uint64_t lfs_tag(const lfs_ledger *l, const uint8_t *bytes, size_t len);
-uint64_t *lfs_table_slot(const lfs_table *t, uint32_t half);
-uint64_t *lfs_table_next(const lfs_table *t, uint64_t *slot);
+/* The tag of an id of an entry; that of the intent's own was hashed when its memory was fetched. */
+static inline uint64_t lfs_tag_of(const lfs_ledger *l, const lfs_intent *in, lfs_text id) {
+    if (!in || id.p != in->id.p) return lfs_tag(l, id.p, id.len);
+    return in->id_hash ? in->id_hash : 1;
+}
+static inline uint64_t *lfs_table_slot(const lfs_table *t, uint32_t half) { return &t->slots[half >> (32 - t->bits)]; }
+static inline uint64_t *lfs_table_next(const lfs_table *t, uint64_t *slot) { return ++slot == t->slots + ((size_t)1 << t->bits) ? t->slots : slot; }
 void lfs_table_load(lfs_table *t, uint64_t tag, uint32_t value);
 void lfs_table_free(lfs_table *t);
 uint32_t lfs_name_find(const lfs_ledger *l, uint64_t hash, const uint8_t *name, size_t len);
@@ -169,6 +175,8 @@ void lfs_scope_drop(lfs_ledger *l, const lfs_mark *mark);
 /* Room for what is about to change, or NULL outside a scope. */
 lfs_undo *lfs_undo_push(lfs_ledger *l, enum lfs_undo_kind kind, uint32_t which);
 
+#define LFS_WORD(text) ((lfs_text){(const uint8_t *)(text), sizeof(text) - 1})
+
 /* entry.c: reading entries */
 typedef struct {
     lfs_text account, action, class_, code, count, currencies, currency, decimals, effective, expires, first, height, hold, id,
@@ -190,7 +198,11 @@ static inline void lfs_fetch_to_write(const void *line) {
     __builtin_prefetch(line, 1);
 #endif
 }
-int lfs_text_is(lfs_text text, const char *word);
+/* Here, so that the length of a word that is known is known. */
+static inline int lfs_text_is(lfs_text text, const char *word) {
+    size_t len = strlen(word);
+    return text.len == len && memcmp(text.p, word, len) == 0;
+}
 lfs_text lfs_entry_id(const uint8_t *bytes, uint32_t len);     /* len 0: none */
 lfs_text lfs_entry_kind(const uint8_t *bytes, uint32_t len);
 lfs_text lfs_entry_intent(const uint8_t *bytes, uint32_t len); /* hex hash of the intent */
@@ -204,7 +216,7 @@ typedef struct {
 } lfs_effect;
 uint8_t *lfs_entry_begin(lfs_ledger *l);
 int lfs_entry_end(lfs_ledger *l, uint8_t *end, uint64_t tag);
-int lfs_render_txn(lfs_ledger *l, const lfs_intent *in, lfs_text id, const char *type, uint64_t reverses, int plain,
+int lfs_render_txn(lfs_ledger *l, const lfs_intent *in, lfs_text id, lfs_text type, uint64_t reverses, int plain,
                    const lfs_posting *postings, const lfs_effect *effects, uint32_t n);
 int lfs_render_hold(lfs_ledger *l, const lfs_intent *in, const lfs_posting *postings, const lfs_effect *effects);
 int lfs_render_post(lfs_ledger *l, const lfs_intent *in, u128 amount, const lfs_effect *effects);

@@ -49,10 +49,10 @@ int lfs_amount_parse(const uint8_t *p, size_t len, lfs_amount *out) {
     return overflow ? LFS_AMOUNT_OVERFLOW : 0;
 }
 
-uint8_t *lfs_copy_long(uint8_t *to, const uint8_t *from, size_t len) { return (uint8_t *)memcpy(to, from, len) + len; }
+__attribute__((noinline)) uint8_t *lfs_copy_long(uint8_t *to, const uint8_t *from, size_t len) { return (uint8_t *)memcpy(to, from, len) + len; }
 
 #define PAIRS(tens) #tens "0" #tens "1" #tens "2" #tens "3" #tens "4" #tens "5" #tens "6" #tens "7" #tens "8" #tens "9"
-static const char PAIR[201] = PAIRS(0) PAIRS(1) PAIRS(2) PAIRS(3) PAIRS(4) PAIRS(5) PAIRS(6) PAIRS(7) PAIRS(8) PAIRS(9);
+const char LFS_PAIRS[201] = PAIRS(0) PAIRS(1) PAIRS(2) PAIRS(3) PAIRS(4) PAIRS(5) PAIRS(6) PAIRS(7) PAIRS(8) PAIRS(9);
 
 static const uint64_t POWERS[20] = {
     1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000, 10000000000, 100000000000, 1000000000000, 10000000000000,
@@ -66,17 +66,8 @@ static inline unsigned digits_of(uint64_t value) {
 /* The last n digits of value, zeros in front. */
 static inline void put_padded(uint8_t *out, uint64_t value, unsigned n) {
     uint8_t *at = out + n;
-    for (; n >= 2; n -= 2, value /= 100) memcpy(at -= 2, PAIR + 2 * (value % 100), 2);
+    for (; n >= 2; n -= 2, value /= 100) memcpy(at -= 2, LFS_PAIRS + 2 * (value % 100), 2);
     if (n) *--at = (uint8_t)('0' + value % 10);
-}
-
-/* The eight digits of a value below 10^8 in a word, the first one in its lowest byte: two numbers of four digits are taken apart side by side, then four of
- * two, then eight of one. */
-static inline uint64_t eight_digits(uint32_t value) {
-    uint64_t fours = value / 10000 | (uint64_t)(value % 10000) << 32;
-    uint64_t hundreds = (fours * 10486 >> 20) & 0x0000007f0000007f, twos = hundreds | (fours - 100 * hundreds) << 16;
-    uint64_t tens = (twos * 103 >> 10) & 0x000f000f000f000f;
-    return (tens | (twos - 10 * tens) << 8) | 0x3030303030303030;
 }
 
 uint8_t *lfs_u64_put(uint8_t *out, uint64_t value) {
@@ -85,7 +76,7 @@ uint8_t *lfs_u64_put(uint8_t *out, uint64_t value) {
         put_padded(out, value, n);
         return out + n;
     }
-    uint64_t digits = eight_digits((uint32_t)value) >> (64 - 8 * n);
+    uint64_t digits = (lfs_eight_digits((uint32_t)value) | LFS_EIGHT_ZEROS) >> (64 - 8 * n);
     uint8_t bytes[8];
     memcpy(bytes, &digits, 8);
     return lfs_copy(out, bytes, n);
@@ -175,29 +166,36 @@ static uint8_t *put_digits(uint8_t *out, uint32_t value, unsigned n) {
     return out + n;
 }
 
-uint8_t *lfs_time_put(uint8_t *out, uint64_t ns) {
-    /* Thousands of entries share a second: the calendar is worked out once for each. */
-    static __thread uint64_t cached_second = UINT64_MAX;
-    static __thread uint8_t cached[20];
+static void second_put(lfs_second *known, uint64_t second) {
+    int year;
+    unsigned month, day;
+    uint32_t rest = (uint32_t)(second % 86400);
+    civil_from_days((int32_t)(second / 86400), &year, &month, &day);
+    uint8_t *p = put_digits(known->text, (uint32_t)year, 4);
+    *p++ = '-', p = put_digits(p, month, 2);
+    *p++ = '-', p = put_digits(p, day, 2);
+    *p++ = 'T', p = put_digits(p, rest / 3600, 2);
+    *p++ = ':', p = put_digits(p, rest / 60 % 60, 2);
+    *p++ = ':', p = put_digits(p, rest % 60, 2);
+    *p = '.';
+    known->next = second + 1;
+}
+
+uint8_t *lfs_time_put_knowing(lfs_second *known, uint8_t *out, uint64_t ns) {
     uint64_t second = ns / LFS_NS_PER_S;
-    if (second != cached_second) {
-        int year;
-        unsigned month, day;
-        uint32_t rest = (uint32_t)(second % 86400);
-        civil_from_days((int32_t)(second / 86400), &year, &month, &day);
-        uint8_t *p = put_digits(cached, (uint32_t)year, 4);
-        *p++ = '-', p = put_digits(p, month, 2);
-        *p++ = '-', p = put_digits(p, day, 2);
-        *p++ = 'T', p = put_digits(p, rest / 3600, 2);
-        *p++ = ':', p = put_digits(p, rest / 60 % 60, 2);
-        *p++ = ':', p = put_digits(p, rest % 60, 2);
-        *p = '.';
-        cached_second = second;
-    }
-    memcpy(out, cached, 20);
-    out = put_digits(out + 20, (uint32_t)(ns % LFS_NS_PER_S), 9);
-    *out++ = 'Z';
-    return out;
+    uint32_t rest = (uint32_t)(ns - second * LFS_NS_PER_S);
+    uint64_t digits = lfs_eight_digits(rest % 100000000) | LFS_EIGHT_ZEROS;
+    if (second + 1 != known->next) second_put(known, second);
+    memcpy(out, known->text, 20);
+    out[20] = (uint8_t)('0' + rest / 100000000);
+    memcpy(out + 21, &digits, 8);
+    out[29] = 'Z';
+    return out + 30;
+}
+
+uint8_t *lfs_time_put(uint8_t *out, uint64_t ns) {
+    static __thread lfs_second known;
+    return lfs_time_put_knowing(&known, out, ns);
 }
 
 uint8_t *lfs_hex_put(uint8_t *out, const uint8_t *bytes, size_t len) {

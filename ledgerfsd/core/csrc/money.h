@@ -69,8 +69,57 @@ int lfs_time_parse(const uint8_t *p, size_t len, uint64_t *out);
 #define LFS_TIME_BYTES 30 /* of an entry's time */
 /* Writes 30 bytes: 2026-11-23T08:08:53.123456789Z. */
 uint8_t *lfs_time_put(uint8_t *out, uint64_t ns);
+/* Thousands of entries share a second: the calendar is worked out once for each. Begin with all zeros. */
+typedef struct {
+    uint64_t next; /* the second after it; 0: none is known */
+    uint8_t text[20];
+} lfs_second;
+uint8_t *lfs_time_put_knowing(lfs_second *known, uint8_t *out, uint64_t ns);
 uint8_t *lfs_u64_put(uint8_t *out, uint64_t value);
 uint8_t *lfs_hex_put(uint8_t *out, const uint8_t *bytes, size_t len);
 /* 0, or -1 when it is not len * 2 lower-case hex digits. */
 int lfs_hex_get(const uint8_t *hex, size_t len, uint8_t *out);
+
+extern const char LFS_PAIRS[201]; /* "00" to "99" */
+
+/* The eight digits of a value below 10^8 in a word, as numbers, the first one in its lowest byte: two numbers of four digits are taken apart side by side,
+ * then four of two, then eight of one. */
+static inline uint64_t lfs_eight_digits(uint32_t value) {
+    uint64_t fours = value / 10000 | (uint64_t)(value % 10000) << 32;
+    uint64_t hundreds = (fours * 10486 >> 20) & 0x0000007f0000007f, twos = hundreds | (fours - 100 * hundreds) << 16;
+    uint64_t tens = (twos * 103 >> 10) & 0x000f000f000f000f;
+    return tens | (twos - 10 * tens) << 8;
+}
+#define LFS_EIGHT_ZEROS 0x3030303030303030u /* as text */
+
+/* lfs_u64_put for a place where 8 bytes are written whatever is needed, as in an entry that is being rendered: how many digits there are decides nothing
+ * but where the text ends, so the processor need not guess. */
+static inline uint8_t *lfs_u64_put_loose(uint8_t *out, uint64_t value) {
+    uint64_t low = value;
+    int long_ = value >= 100000000;
+    if (long_) {
+        if (value >= 10000000000000000) return lfs_u64_put(out, value);
+        low = value % 100000000;
+        value /= 100000000;
+    }
+    uint64_t digits = lfs_eight_digits((uint32_t)value);
+    unsigned unused = (unsigned)__builtin_ctzll(digits | (uint64_t)1 << 56) & ~7u; /* bits of the zeros in front of it; the last digit stays */
+    digits = (digits | LFS_EIGHT_ZEROS) >> unused;
+    memcpy(out, &digits, 8);
+    out += 8 - unused / 8;
+    if (!long_) return out;
+    digits = lfs_eight_digits((uint32_t)low) | LFS_EIGHT_ZEROS;
+    memcpy(out, &digits, 8);
+    return out + 8;
+}
+
+/* lfs_amount_put for such a place. */
+static inline uint8_t *lfs_amount_put_loose(uint8_t *out, u128 value, unsigned decimals) {
+    if (decimals != 2 || value >> 64) return lfs_amount_put(out, value, decimals);
+    uint64_t small = (uint64_t)value, whole = small / 100;
+    out = lfs_u64_put_loose(out, whole);
+    *out = '.';
+    memcpy(out + 1, LFS_PAIRS + 2 * (small - 100 * whole), 2);
+    return out + 3;
+}
 #endif

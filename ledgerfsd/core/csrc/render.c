@@ -55,7 +55,7 @@ int lfs_entry_end(lfs_ledger *l, uint8_t *end, uint64_t tag) {
     return (int)len;
 }
 
-static uint8_t *put_index(const lfs_ledger *l, uint8_t *p) { return lfs_u64_put(LIT(p, ",\"index\":"), l->next_index); }
+static uint8_t *put_index(const lfs_ledger *l, uint8_t *p) { return lfs_u64_put_loose(LIT(p, ",\"index\":"), l->next_index); }
 
 /* ,"id":…,"index":…,"intent":… ; comma 0 when id is the first member */
 static uint8_t *put_identity(const lfs_ledger *l, uint8_t *p, lfs_text id, const uint8_t *intent, int comma) {
@@ -80,9 +80,9 @@ static uint8_t *put_optional(uint8_t *p, const lfs_intent *in, int field) {
 }
 
 /* "t":…,"time":… */
-static inline uint8_t *put_kind_time(const lfs_ledger *l, uint8_t *p, const char *kind) {
+static inline uint8_t *put_kind_time(lfs_ledger *l, uint8_t *p, const char *kind) {
     p = put_word(LIT(p, ",\"t\":\""), kind);
-    p = lfs_time_put(LIT(p, "\",\"time\":\""), l->last_time);
+    p = lfs_time_put_knowing(&l->second, LIT(p, "\",\"time\":\""), l->last_time);
     *p++ = '"';
     return p;
 }
@@ -94,15 +94,15 @@ static uint8_t *put_posting(const lfs_ledger *l, uint8_t *p, const lfs_effect *e
     const lfs_currency *unit = &l->currencies[info->currency];
     const lfs_state *after = &effect->after;
     p = lfs_copy(LIT(p, "{\"account\":\""), info->name, info->name_len);
-    p = lfs_amount_put(LIT(p, "\",\"amount\":\""), amount, unit->decimals);
-    if (what & TOTALS) p = lfs_amount_put(LIT(p, "\",\"credits\":\""), after->credits, unit->decimals);
+    p = lfs_amount_put_loose(LIT(p, "\",\"amount\":\""), amount, unit->decimals);
+    if (what & TOTALS) p = lfs_amount_put_loose(LIT(p, "\",\"credits\":\""), after->credits, unit->decimals);
     p = lfs_copy(LIT(p, "\",\"currency\":\""), (const uint8_t *)unit->code, unit->len);
-    if (what & TOTALS) p = lfs_amount_put(LIT(p, "\",\"debits\":\""), after->debits, unit->decimals);
+    if (what & TOTALS) p = lfs_amount_put_loose(LIT(p, "\",\"debits\":\""), after->debits, unit->decimals);
     if (what & HELD) {
-        p = lfs_amount_put(LIT(p, "\",\"held_credits\":\""), after->held_credits, unit->decimals);
-        p = lfs_amount_put(LIT(p, "\",\"held_debits\":\""), after->held_debits, unit->decimals);
+        p = lfs_amount_put_loose(LIT(p, "\",\"held_credits\":\""), after->held_credits, unit->decimals);
+        p = lfs_amount_put_loose(LIT(p, "\",\"held_debits\":\""), after->held_debits, unit->decimals);
     }
-    p = lfs_u64_put(LIT(p, "\",\"prev\":"), effect->prev);
+    p = lfs_u64_put_loose(LIT(p, "\",\"prev\":"), effect->prev);
     return side == S_DEBIT ? LIT(p, ",\"side\":\"debit\"}") : LIT(p, ",\"side\":\"credit\"}");
 }
 
@@ -114,7 +114,7 @@ static uint8_t *put_pair(const lfs_ledger *l, uint8_t *p, const lfs_effect *effe
     return p;
 }
 
-int lfs_render_txn(lfs_ledger *l, const lfs_intent *in, lfs_text id, const char *type, uint64_t reverses, int plain,
+int lfs_render_txn(lfs_ledger *l, const lfs_intent *in, lfs_text id, lfs_text type, uint64_t reverses, int plain,
                    const lfs_posting *postings, const lfs_effect *effects, uint32_t n) {
     uint8_t *p = lfs_entry_begin(l);
     int dated = !plain && given(in, F_EFFECTIVE);
@@ -129,11 +129,11 @@ int lfs_render_txn(lfs_ledger *l, const lfs_intent *in, lfs_text id, const char 
     }
     *p++ = ']';
     if (!plain) p = put_optional(p, in, F_REFERENCE);
-    if (reverses) p = lfs_u64_put(LIT(p, ",\"reverses\":"), reverses);
+    if (reverses) p = lfs_u64_put_loose(LIT(p, ",\"reverses\":"), reverses);
     p = put_kind_time(l, p, "txn/1");
-    p = lfs_u64_put(LIT(p, ",\"tx\":"), l->next_tx);
-    p = put_word(LIT(p, ",\"type\":\""), type);
-    return lfs_entry_end(l, LIT(p, "\"}"), lfs_tag(l, id.p, id.len));
+    p = lfs_u64_put_loose(LIT(p, ",\"tx\":"), l->next_tx);
+    p = put_text(LIT(p, ",\"type\":\""), type);
+    return lfs_entry_end(l, LIT(p, "\"}"), lfs_tag_of(l, in, id));
 }
 
 int lfs_render_hold(lfs_ledger *l, const lfs_intent *in, const lfs_posting *postings, const lfs_effect *effects) {
@@ -149,7 +149,7 @@ int lfs_render_hold(lfs_ledger *l, const lfs_intent *in, const lfs_posting *post
     p = put_optional(p, in, F_REFERENCE);
     p = put_kind_time(l, p, "hold/1");
     *p++ = '}';
-    return lfs_entry_end(l, p, lfs_tag(l, in->id.p, in->id.len));
+    return lfs_entry_end(l, p, lfs_tag_of(l, in, in->id));
 }
 
 int lfs_render_post(lfs_ledger *l, const lfs_intent *in, u128 amount, const lfs_effect *effects) {
@@ -165,9 +165,9 @@ int lfs_render_post(lfs_ledger *l, const lfs_intent *in, u128 amount, const lfs_
     p = put_pair(l, p, effects, amount, TOTALS | HELD);
     p = put_optional(p, in, F_REFERENCE);
     p = put_kind_time(l, p, "post/1");
-    p = lfs_u64_put(LIT(p, ",\"tx\":"), l->next_tx);
+    p = lfs_u64_put_loose(LIT(p, ",\"tx\":"), l->next_tx);
     *p++ = '}';
-    return lfs_entry_end(l, p, lfs_tag(l, in->id.p, in->id.len));
+    return lfs_entry_end(l, p, lfs_tag_of(l, in, in->id));
 }
 
 int lfs_render_void(lfs_ledger *l, const lfs_intent *in, lfs_text id, lfs_text hold_id, u128 amount, const lfs_effect *effects) {
@@ -180,7 +180,7 @@ int lfs_render_void(lfs_ledger *l, const lfs_intent *in, lfs_text id, lfs_text h
     p = put_optional(p, in, F_REFERENCE);
     p = put_kind_time(l, p, "void/1");
     *p++ = '}';
-    return lfs_entry_end(l, p, lfs_tag(l, id.p, id.len));
+    return lfs_entry_end(l, p, lfs_tag_of(l, in, id));
 }
 
 int lfs_render_account(lfs_ledger *l, const lfs_intent *in, lfs_text id, lfs_text name, lfs_text currency, int class_, int normal,
@@ -197,7 +197,7 @@ int lfs_render_account(lfs_ledger *l, const lfs_intent *in, lfs_text id, lfs_tex
     p = LIT(p, ",\"t\":\"account/1\"");
     if (!plain) p = put_optional(p, in, F_TAGS);
     p = lfs_time_put(LIT(p, ",\"time\":\""), l->last_time);
-    return lfs_entry_end(l, LIT(p, "\"}"), lfs_tag(l, id.p, id.len));
+    return lfs_entry_end(l, LIT(p, "\"}"), lfs_tag_of(l, in, id));
 }
 
 int lfs_render_update(lfs_ledger *l, const lfs_intent *in, const char *action, const char *status, uint64_t prev) {
@@ -207,13 +207,13 @@ int lfs_render_update(lfs_ledger *l, const lfs_intent *in, const char *action, c
     *p++ = '"';
     p = put_identity(l, p, in->id, in->hash, 1);
     p = put_optional(p, in, F_METADATA);
-    p = lfs_u64_put(LIT(p, ",\"prev\":"), prev);
+    p = lfs_u64_put_loose(LIT(p, ",\"prev\":"), prev);
     p = put_optional(p, in, F_REFERENCE);
     p = put_word(LIT(p, ",\"status\":\""), status);
     *p++ = '"';
     p = put_kind_time(l, p, "account.update/1");
     *p++ = '}';
-    return lfs_entry_end(l, p, lfs_tag(l, in->id.p, in->id.len));
+    return lfs_entry_end(l, p, lfs_tag_of(l, in, in->id));
 }
 
 int lfs_render_policy(lfs_ledger *l, const lfs_intent *in) {
@@ -222,7 +222,7 @@ int lfs_render_policy(lfs_ledger *l, const lfs_intent *in) {
     *p++ = '{';
     if (currency) {
         p = quote(LIT(p, "\"currency\":"), in->f[F_CURRENCY]);
-        p = lfs_u64_put(LIT(p, ",\"decimals\":"), in->decimals);
+        p = lfs_u64_put_loose(LIT(p, ",\"decimals\":"), in->decimals);
     }
     p = put_identity(l, p, in->id, in->hash, currency);
     p = put_optional(p, in, F_METADATA);
@@ -237,7 +237,7 @@ int lfs_render_policy(lfs_ledger *l, const lfs_intent *in) {
     const uint8_t *entry = begin;
     uint32_t len = (uint32_t)(p - begin);
     lfs_leaf_hashes(&entry, &len, 1, l->policy_leaf);
-    return lfs_entry_end(l, p, lfs_tag(l, in->id.p, in->id.len));
+    return lfs_entry_end(l, p, lfs_tag_of(l, in, in->id));
 }
 
 int lfs_render_rejected(lfs_ledger *l, const lfs_intent *in, int code) {
@@ -251,7 +251,7 @@ int lfs_render_rejected(lfs_ledger *l, const lfs_intent *in, int code) {
     p = put_text(LIT(p, "\",\"request\":"), in->canonical);
     p = put_kind_time(l, p, "rejected/1");
     *p++ = '}';
-    return lfs_entry_end(l, p, code == LFS_ID_REUSED ? 0 : lfs_tag(l, in->id.p, in->id.len));
+    return lfs_entry_end(l, p, code == LFS_ID_REUSED ? 0 : lfs_tag_of(l, in, in->id));
 }
 
 static uint8_t *put_hash(uint8_t *p, const char *name, const uint8_t hash[32]) {
@@ -265,10 +265,10 @@ static uint8_t *put_hash(uint8_t *p, const char *name, const uint8_t hash[32]) {
 uint32_t lfs_render_seal(uint8_t *out, uint64_t index, uint64_t time, uint64_t height, uint64_t first, uint64_t count,
                          const uint8_t log_root[32], const uint8_t policy[32], const uint8_t prev[32], const uint8_t *state_root,
                          const uint8_t tx_root[32]) {
-    uint8_t *p = lfs_u64_put(LIT(out, "{\"count\":"), count);
-    p = lfs_u64_put(LIT(p, ",\"first\":"), first);
-    p = lfs_u64_put(LIT(p, ",\"height\":"), height);
-    p = lfs_u64_put(LIT(p, ",\"index\":"), index);
+    uint8_t *p = lfs_u64_put_loose(LIT(out, "{\"count\":"), count);
+    p = lfs_u64_put_loose(LIT(p, ",\"first\":"), first);
+    p = lfs_u64_put_loose(LIT(p, ",\"height\":"), height);
+    p = lfs_u64_put_loose(LIT(p, ",\"index\":"), index);
     p = put_hash(put_hash(put_hash(p, "log_root", log_root), "policy", policy), "prev", prev);
     if (state_root) p = put_hash(p, "state_root", state_root);
     p = lfs_time_put(LIT(p, ",\"t\":\"seal/1\",\"time\":\""), time);

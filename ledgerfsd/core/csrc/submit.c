@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include "lfs_json.h"
 
-#define CHUNK 64 /* intents parsed ahead of being applied: their tables' memory arrives meanwhile, and all stays in the cache */
+#define FETCH_AFTER 6 /* intents */
 #define HAND_OVER_EARLY 1024 /* a long submission gives the writer something as soon as it is idle, but no crumbs */
 #define ALIGNED 64 /* a batch that begins at a multiple of this shares nearly all nodes of its own tree with the log's: see lfs_frontier_append_batch */
 
@@ -74,12 +74,19 @@ static void apply_one(lfs_engine *e, lfs_ticket *t, lfs_intent *in, int write_re
     e->ledger.group->intents++;
 }
 
-static void apply_chunk(lfs_engine *e, lfs_ticket *t, lfs_intent *intents, uint32_t n) {
+/* What an intent is going to need is fetched in three steps, each some intents after the one before: while others are parsed, and not all at once, since a
+ * processor waits for so many lines at a time and no more. `at` is the intent whose turn it is with the first. */
+static void fetch_step(lfs_ledger *l, lfs_intent *intents, uint32_t n, uint32_t at) {
+    if (at < n) lfs_prefetch_tables(l, &intents[at]);
+    if (at >= FETCH_AFTER && at - FETCH_AFTER < n) lfs_prefetch_names(l, &intents[at - FETCH_AFTER]);
+    if (at >= 2 * FETCH_AFTER && at - 2 * FETCH_AFTER < n) lfs_prefetch_accounts(l, &intents[at - 2 * FETCH_AFTER]);
+}
+
+/* The first step was taken for `fetched` of them. */
+static void apply_chunk(lfs_engine *e, lfs_ticket *t, lfs_intent *intents, uint32_t n, uint32_t fetched) {
+    for (uint32_t at = fetched; at < n + 2 * FETCH_AFTER; at++) fetch_step(&e->ledger, intents, n, at);
     lfs_intents_hash(intents, n);
     if (!t->dry_run) reserve(e, n);
-    for (uint32_t i = 0; i < n; i++) lfs_prefetch_tables(&e->ledger, &intents[i]);
-    for (uint32_t i = 0; i < n; i++) lfs_prefetch_names(&e->ledger, &intents[i]);
-    for (uint32_t i = 0; i < n; i++) lfs_prefetch_accounts(&e->ledger, &intents[i]);
     for (uint32_t i = 0; i < n; i++) {
         if (!t->dry_run) group_room(e);
         apply_one(e, t, &intents[i], !t->dry_run);
@@ -95,13 +102,13 @@ static void require_id(lfs_intent *in) {
 }
 
 static void each_line(lfs_engine *e, lfs_ticket *t, lfs_text source) {
-    static __thread lfs_intent intents[CHUNK];
+    lfs_intent *intents = e->chunk;
     const uint8_t *p = t->data;
     uint32_t n = 0, line;
     lfs_text text;
     while (next_line(t, &p, &line, &text)) {
-        if (n == CHUNK) {
-            apply_chunk(e, t, intents, n);
+        if (n == LFS_INTENTS_TOGETHER) {
+            apply_chunk(e, t, intents, n, n);
             lfs_arena_reset(&e->arena);
             n = 0;
         }
@@ -109,8 +116,9 @@ static void each_line(lfs_engine *e, lfs_ticket *t, lfs_text source) {
         lfs_intent_parse(text.p, text.len, source, line, &e->arena, &intents[n]);
         if (t->ids_required) require_id(&intents[n]);
         n++;
+        fetch_step(&e->ledger, intents, n, n - 1);
     }
-    apply_chunk(e, t, intents, n);
+    apply_chunk(e, t, intents, n, n);
     lfs_arena_reset(&e->arena);
 }
 
@@ -241,7 +249,7 @@ static void document(lfs_engine *e, lfs_ticket *t, lfs_text source) {
         else lfs_intent_parse(t->data, t->len, source, t->first_line, &e->arena, in);
         reserve(e, 1);
         if (t->dry_run) lfs_scope_begin(&e->ledger, &mark);
-        apply_chunk(e, t, in, 1);
+        apply_chunk(e, t, in, 1, 0);
         if (t->dry_run) {
             pthread_mutex_lock(&e->names_lock);
             lfs_scope_drop(&e->ledger, &mark);

@@ -40,12 +40,6 @@ uint64_t lfs_tag(const lfs_ledger *l, const uint8_t *bytes, size_t len) {
     return hash ? hash : 1;
 }
 
-uint64_t *lfs_table_slot(const lfs_table *t, uint32_t half) { return &t->slots[half >> (32 - t->bits)]; }
-
-uint64_t *lfs_table_next(const lfs_table *t, uint64_t *slot) {
-    return ++slot == t->slots + ((size_t)1 << t->bits) ? t->slots : slot;
-}
-
 static uint64_t *free_slot(const lfs_table *t, uint32_t half) {
     uint64_t *slot = lfs_table_slot(t, half);
     while (*slot) slot = lfs_table_next(t, slot);
@@ -98,7 +92,7 @@ uint32_t lfs_name_find(const lfs_ledger *l, uint64_t hash, const uint8_t *name, 
         if ((uint32_t)(found >> 32) != half) continue;
         uint32_t ordinal = (uint32_t)found - 1;
         const lfs_info *info = &l->info[ordinal];
-        if (info->name_len == len && memcmp(info->name, name, len) == 0) return ordinal;
+        if (info->name_len == len && lfs_same(info->name, name, len)) return ordinal;
     }
     return LFS_NONE;
 }
