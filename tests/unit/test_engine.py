@@ -100,6 +100,22 @@ def test_numbers_lead_to_entries_and_back(engine: Engine) -> None:
         engine.block(counts.blocks + 1)
 
 
+def test_amounts_are_written_as_they_were_given(engine: Engine) -> None:
+    """Around each power of ten, where an amount gets a digit more, and beyond 64 bits."""
+    submit(engine, opening("a", "9" * 30 + ".00"), opening("b"))
+    whole = [10**power + more for power in range(28) for more in (-1, 0, 1)]
+    amounts = [f"{value}.{value % 100:02}" for value in whole if value] + ["0.01", "0.10", "0.99"]
+    completion = submit(engine, *[transfer(number, amount) for number, amount in enumerate(amounts)])
+    assert completion.committed == len(amounts)
+    total = 100_000
+    for amount, entry in zip(
+        amounts, [json.loads(bytes(engine.entry(each.index))) for each in completion], strict=True
+    ):
+        total += int(amount.replace(".", ""))
+        assert [posting["amount"] for posting in entry["postings"]] == [amount, amount]
+        assert entry["postings"][1]["credits"] == f"{total // 100}.{total % 100:02}"
+
+
 def test_results_of_one_outcome_are_one_run(engine: Engine) -> None:
     submit(engine, opening("a"), opening("b"))
     lines = [transfer(1), transfer(2), "{", "", transfer(2), transfer(3), transfer(4)]
