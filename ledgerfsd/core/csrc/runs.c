@@ -31,6 +31,7 @@ void lfs_runs_free(lfs_runs *r) {
     }
     for (uint32_t i = 0; i < LFS_TAIL_CHUNKS; i++) free(r->chunks[i]);
     lfs_ids_free(r);
+    lfs_words_free(r);
     munmap(r->heads, (size_t)r->accounts_max * 8);
     if (r->dir >= 0) close(r->dir);
 }
@@ -120,6 +121,7 @@ int lfs_runs_list(lfs_engine *e, const uint8_t *bytes, size_t len) {
 int lfs_runs_load(lfs_engine *e, const uint8_t *bytes, size_t len) {
     if (lfs_runs_list(e, bytes, len)) return -1;
     lfs_ids_tail_begin(&e->runs, e->counts.entries);
+    e->runs.words_to = e->counts.entries;
     lfs_ids_publish(&e->runs, NULL, 0);
     return sweep(e);
 }

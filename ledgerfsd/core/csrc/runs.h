@@ -17,10 +17,14 @@
 #define LFS_TAIL_CHUNK 65536u
 #define LFS_TAIL_CHUNKS 4096u
 #define LFS_TAIL_MAX (4u << 20) /* postings (64 MiB), or ids, that are kept while no run can be written */
+#define LFS_BUILD_RECORDS (1u << 19) /* postings, or words, of which a run is made, when no save asks for it before */
+#define LFS_WORDS_STEP 32768 /* entries that are not looked at for words before T6 is woken for it */
 #define LFS_IDS_RECENT 1500000u /* ids in a table, of which there are two: 16 MiB each */
 #define LFS_IDS_RUN (1u << 20) /* entries of which a run of ids is made, when no save asks for it before */
 #define LFS_FILTER_BITS 12 /* for each record */
 #define LFS_FILTER_PROBES 6
+#define LFS_FILTER_LINE 64 /* bytes */
+#define LFS_RUN_MAGIC "lfsrun1\n"
 
 enum lfs_run_kind { LFS_POSTINGS, LFS_WORDS, LFS_IDS, LFS_RUN_KINDS };
 /* What an entry states of an account: its status (when it states nothing else), debits and credits, what is held. */
@@ -73,16 +77,18 @@ enum lfs_run_by { LFS_BY_RANK, LFS_BY_LOG, LFS_BY_INDEX };
 
 int lfs_write_all(int fd, const uint8_t *bytes, size_t len, uint64_t at); /* store.c */
 
-/* run_file.c: one file. What reads returns -1 for damage. */
-/* records: so many will come. */
+/* run_write.c: making one file. records: so many will come. */
 int lfs_run_write_begin(lfs_run_writer *w, int dir, const char *name, int kind, uint64_t first, uint64_t end, uint64_t records);
-void lfs_run_write(lfs_run_writer *w, const lfs_record *record);
+void lfs_run_write(lfs_run_writer *w, const lfs_record *records, uint64_t n);
 /* Returns 0 or an errno; the file is complete, not synced, and closed. */
 int lfs_run_write_end(lfs_run_writer *w);
+uint64_t *lfs_filter_room(uint64_t lines); /* to be freed */
+uint64_t lfs_run_check(const lfs_fence *fences, uint64_t n, const uint64_t *filter, uint64_t lines);
+
+/* run_file.c: reading one. What reads returns -1 for damage. */
 /* Returns NULL, or what is wrong. */
 const char *lfs_run_open(lfs_run *run, int dir, const char *name);
 void lfs_run_close(lfs_run *run);
-void lfs_past_add(lfs_past *sum, const lfs_record *record);
 /* Add what the records of a key with index < bound come to. */
 int lfs_run_before(const lfs_run *run, uint64_t key, uint64_t bound, lfs_past *sum);
 /* Put the cursor on the first record of key with rank (or end in the log, or index) at or above (above; at or above) value, or on what follows
@@ -91,6 +97,16 @@ int lfs_run_seek(lfs_run_cursor *c, const lfs_run *run, uint64_t key, int by, ui
 /* The record under the cursor, NULL at the end of the run. *damaged is set when the block is not what was written. */
 const lfs_record *lfs_run_record(lfs_run_cursor *c, int *damaged);
 static inline void lfs_run_next(lfs_run_cursor *c) { c->at++; }
+
+static inline void lfs_past_add(lfs_past *sum, const lfs_record *record) {
+    uint32_t at = record->index + 1;
+    sum->count++;
+    sum->log += (uint64_t)record->len + 1;
+    sum->last = at;
+    if (!record->states) sum->newest[LFS_STATUS] = at;
+    if (record->states & 1) sum->newest[LFS_TOTALS] = at;
+    if (record->states & 2) sum->newest[LFS_HELD] = at;
+}
 
 /* The filter of a run of ids: a line of 64 bytes holds the bits of the keys that fall into it. Lines follow each other as keys do. */
 static inline uint64_t lfs_filter_lines(uint64_t records) { return (records * LFS_FILTER_BITS + 511) / 512; }
@@ -141,6 +157,9 @@ typedef struct lfs_runs {
     _Atomic uint64_t begin, end;
     uint64_t *heads; /* per account: position of its newest posting + 1 */
     uint32_t accounts_max;
+    /* Words (words.c) of the entries that words covers ..words_to, which are in no run: so that a look need not read these entries. */
+    lfs_record *words;
+    _Atomic uint64_t n_words, words_to;
     /* Ids (ids.c). Tags of the entries id_begin..id_end, 0 for none, are in no run. */
     uint64_t *id_chunks[LFS_TAIL_CHUNKS];
     _Atomic uint64_t id_begin, id_end;
@@ -195,19 +214,34 @@ static inline const lfs_tail_posting *lfs_tail_at(const lfs_runs *r, uint64_t po
 /* words.c */
 #define LFS_WORDS_MAX 17 /* of an entry: a reference, or 16 tags and a reference */
 uint32_t lfs_entry_words(const struct lfs_engine *e, const uint8_t *bytes, uint32_t len, uint64_t *out);
+/* Whoever builds: look at the entries up to `until`, and keep their words, until the room is full. Returns the number of all that are kept. */
+uint64_t lfs_words_note(struct lfs_engine *e, uint64_t until);
+void lfs_words_forget(lfs_runs *r); /* what is kept is in a run. Under lock for writing. */
+void lfs_words_free(lfs_runs *r);
+int lfs_words_due(const struct lfs_engine *e);
 
 /* run_build.c */
 int lfs_runs_start(struct lfs_engine *e);
 void lfs_runs_stop(struct lfs_engine *e);
-void lfs_runs_wake(lfs_runs *r); /* T2: there may be enough for a run */
-/* Write one run and open it. Returns 0 or an errno. */
+void lfs_runs_wake(struct lfs_engine *e); /* T2: there may be something to do */
+void lfs_run_name(char name[48], int kind, uint64_t first, uint64_t end);
+/* Complete a file and open it. Returns 0 or an errno. */
+int lfs_run_finish(lfs_runs *r, lfs_run_writer *w, const char *name, lfs_run *made);
+/* Write one run, whose records come in the order of the log, and open it. Returns 0 or an errno. */
 int lfs_run_write_all(lfs_runs *r, int kind, uint64_t first, uint64_t end, lfs_record *records, uint64_t n, lfs_run *made);
-/* Merge `count` runs of the list into one. Returns 0, an errno, or -1 to stop for now. */
-int lfs_run_merge(struct lfs_engine *e, int kind, uint32_t from, uint32_t count);
+/* A save looks at the lists from the moment they cover its target until it lets go. Under `turn`. */
+int lfs_runs_frozen(const lfs_runs *r);
+/* Called now and then by a merge, which may take seconds: builds what there is to build. Returns 0, an errno, or -1 to stop for now. */
+int lfs_runs_between(struct lfs_engine *e);
 /* While no thread runs (replay): build and merge when there is enough. */
 int lfs_runs_step(struct lfs_engine *e);
 void lfs_runs_target(struct lfs_engine *e);
 int lfs_runs_flush(struct lfs_engine *e);
 void lfs_runs_flushed(struct lfs_engine *e);
-int lfs_merge_step(const lfs_run *runs, uint32_t n, lfs_run_cursor *cursors, const lfs_record **record, uint32_t *which);
+
+/* run_merge.c. Both return 0, an errno, or -1 to stop for now. */
+/* Merge `count` runs of the list into one. */
+int lfs_run_merge(struct lfs_engine *e, int kind, uint32_t from, uint32_t count);
+/* All that there are too many of. */
+int lfs_runs_merge(struct lfs_engine *e);
 #endif

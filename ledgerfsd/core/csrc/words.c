@@ -2,30 +2,35 @@
  * by reading the entry. */
 #include "engine.h"
 #include <stdlib.h>
+#include <sys/mman.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#define ROOM_BYTES ((LFS_BUILD_RECORDS + LFS_WORDS_MAX) * sizeof(lfs_record))
+#define AHEAD 400
 #define WINDOW 4096 /* behind the beginning of an entry's reference follow at most 512 bytes of it, 16 tags and some short members */
 
 static uint64_t key_of(const lfs_engine *e, char kind, lfs_text text) {
     return (XXH3_64bits_withSeed(text.p, text.len, e->ledger.seed + (uint8_t)kind)) >> 16;
 }
 
-/* The value behind the last occurrence of `name` in the entry, when that is a member of the entry itself. What sorts behind reference and tags
- * has no brackets of its own, so behind a member of the entry only its last bracket closes; names inside strings have their quotes escaped. */
-static lfs_text last_member(const uint8_t *bytes, uint32_t len, const char *name, size_t name_len) {
+/* The text that begins at `found`, when that is the value of a member of the entry itself: what sorts behind reference and tags has no brackets of its
+ * own, so behind a member of the entry only its last bracket closes. */
+static lfs_text value_at(const uint8_t *found, const uint8_t *end, int list) {
     const lfs_text none = {NULL, 0};
-    const uint8_t *p = bytes + (len > WINDOW ? len - WINDOW : 0), *end = bytes + len, *found = NULL;
-    while ((p = memmem(p, (size_t)(end - p), name, name_len))) found = p += name_len;
-    if (!found) return none;
     const uint8_t *stop = found;
-    if (name[name_len - 1] == '[') {
-        stop = memchr(found, ']', (size_t)(end - found));
-    } else {
+    if (list) stop = memchr(found, ']', (size_t)(end - found));
+    else
         while (stop < end && *stop != '"') stop += *stop == '\\' ? 2 : 1;
-    }
     if (!stop || stop >= end || memchr(stop, '}', (size_t)(end - stop)) != end - 1) return none;
     return (lfs_text){found, (uint32_t)(stop - found)};
+}
+
+/* The value behind the last occurrence of `name`: names inside strings have their quotes escaped. */
+static lfs_text last_member(const uint8_t *bytes, uint32_t len, const char *name, size_t name_len) {
+    const uint8_t *p = bytes + (len > WINDOW ? len - WINDOW : 0), *end = bytes + len, *found = NULL;
+    while ((p = memmem(p, (size_t)(end - p), name, name_len))) found = p += name_len;
+    return found ? value_at(found, end, name[name_len - 1] == '[') : (lfs_text){NULL, 0};
 }
 
 static int is_of_account(const uint8_t *bytes, uint32_t len) {
@@ -34,15 +39,16 @@ static int is_of_account(const uint8_t *bytes, uint32_t len) {
 }
 
 /* Most entries end with their postings, the reference if any, and some short members: then it is enough to look behind the last bracket. It is
- * not inside a string when a member follows, for there the quote would be escaped. */
+ * not inside a string when a name follows: there a quote would be escaped, or end the string, and then no letter stands behind it. */
 static lfs_text reference_of(const uint8_t *bytes, uint32_t len) {
     static const char name[] = ",\"reference\":\"";
-    const uint8_t *square = memrchr(bytes, ']', len - 1), *curly = memrchr(bytes, '}', len - 1), *last = square > curly ? square : curly;
-    if (last && last + 3 < bytes + len && last[1] == ',' && last[2] == '"' && !is_of_account(bytes, len)) {
-        len -= (uint32_t)(last + 1 - bytes);
-        bytes = last + 1;
-    }
-    return last_member(bytes, len, name, sizeof name - 1);
+    const uint8_t *end = bytes + len, *square = memrchr(bytes, ']', len - 1);
+    const uint8_t *from = square ? square + 1 : bytes, *curly = memrchr(from, '}', (size_t)(end - 1 - from)), *last = curly ? curly : square;
+    if (!last || end - last < (ptrdiff_t)sizeof name || memcmp(last + 1, name, 2) || last[3] < 'a' || last[3] > 'z' || is_of_account(bytes, len))
+        return last_member(bytes, len, name, sizeof name - 1);
+    if (memcmp(last + 1, name, sizeof name - 1) == 0) return value_at(last + sizeof name, end, 0);
+    if (last[3] > name[2]) return (lfs_text){NULL, 0}; /* members are sorted */
+    return last_member(last + 1, (uint32_t)(end - last - 1), name, sizeof name - 1);
 }
 
 /* "a","b": the next of them. */
@@ -70,6 +76,44 @@ uint32_t lfs_entry_words(const lfs_engine *e, const uint8_t *bytes, uint32_t len
     while (n < LFS_WORDS_MAX && next_tag(&tags, &tag)) out[n++] = key_of(e, 't', tag);
     return n;
 }
+
+/* -- words of what is in no run yet */
+
+uint64_t lfs_words_note(lfs_engine *e, uint64_t until) {
+    lfs_runs *r = &e->runs;
+    uint64_t n = r->n_words;
+    if (!r->words) r->words = mmap(NULL, ROOM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (r->words == MAP_FAILED) r->words = lfs_grow(NULL, (size_t)-1 / 2);
+    for (uint64_t index = r->words_to, words[LFS_WORDS_MAX]; index < until && n < LFS_BUILD_RECORDS; index++) {
+        uint32_t len, found;
+        const uint8_t *bytes = lfs_entry_at(e, index, &len);
+        __builtin_prefetch(bytes + len + AHEAD); /* of entries as long as this one, where T2's core has what is looked at */
+        found = lfs_entry_words(e, bytes, len, words);
+        for (uint32_t i = 0; i < found; i++) r->words[n++] = (lfs_record){words[i], (uint32_t)index, 0, 0};
+        if (index % 256 == 255 || index + 1 == until || n >= LFS_BUILD_RECORDS) {
+            atomic_store_explicit(&r->n_words, n, memory_order_release);
+            atomic_store_explicit(&r->words_to, index + 1, memory_order_release);
+        }
+    }
+    return n;
+}
+
+void lfs_words_forget(lfs_runs *r) {
+    if (r->n_words) madvise(r->words, ROOM_BYTES, MADV_DONTNEED);
+    r->n_words = 0;
+}
+
+void lfs_words_free(lfs_runs *r) {
+    if (r->words) munmap(r->words, ROOM_BYTES);
+}
+
+int lfs_words_due(const lfs_engine *e) {
+    const lfs_runs *r = &e->runs;
+    uint64_t entries = atomic_load_explicit(&e->entries, memory_order_acquire), to = atomic_load_explicit(&r->words_to, memory_order_relaxed);
+    return entries > to && entries - to >= LFS_WORDS_STEP;
+}
+
+/* -- looking */
 
 static int has_word(const uint8_t *bytes, uint32_t len, char kind, lfs_text word) {
     if (kind == 'r') {
@@ -106,7 +150,12 @@ int64_t lfs_read_word(lfs_engine *e, char kind, const uint8_t *word, size_t word
             lfs_run_next(&c);
         }
     }
-    uint64_t covered = list->covered;
+    uint64_t covered = atomic_load_explicit(&e->runs.words_to, memory_order_acquire), kept = atomic_load_explicit(&e->runs.n_words, memory_order_acquire);
+    if (covered < first) kept = 0;
+    for (uint64_t i = 0; i < kept && n < cap && !damaged; i++) {
+        const lfs_record *record = &e->runs.words[i];
+        if (record->key == key && record->index >= first && record->index < covered) take(e, record->index, kind, text, out, &n);
+    }
     pthread_rwlock_unlock(&e->runs.lock);
     if (damaged) {
         atomic_store(&e->runs.damaged, 1);

@@ -165,7 +165,7 @@ static void index_group(lfs_engine *e, const lfs_group *g) {
         lfs_tail_add(&e->runs, ordinal, (uint32_t)index, e->length_room[index - g->first_index], updates[i].states);
     }
     lfs_ids_tail_add(&e->runs, g->tag, g->entries + 1);
-    lfs_runs_wake(&e->runs);
+    lfs_runs_wake(e);
 }
 
 int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
