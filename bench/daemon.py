@@ -109,6 +109,12 @@ class Mounted:
         }
         return sizes["RssAnon"], sizes["RssFile"] + sizes["RssShmem"]
 
+    @property
+    def pid(self) -> int:
+        """Of the daemon."""
+        assert self._process is not None
+        return self._process.pid
+
     def processor_seconds(self) -> float:
         """What the daemon has used so far, of all processors."""
         assert self._process is not None

@@ -21,10 +21,10 @@ from ledgerfsd.types import Mode
 INFLIGHT: Final = 32 * 2**20  # enough that the engine never waits for us
 
 
-def thread_ns() -> Counter[str]:
-    """Processor time of this process's threads by name: the engine's are called ``lfs-…``."""
+def thread_ns(process: int | str = "self") -> Counter[str]:
+    """Processor time of a process's threads by name: the engine's are called ``lfs-…``."""
     found: Counter[str] = Counter()
-    for task in Path("/proc/self/task").iterdir():
+    for task in Path(f"/proc/{process}/task").iterdir():
         found[(task / "comm").read_text().strip()] += int((task / "schedstat").read_text().split()[0])
     return found
 

@@ -16,12 +16,14 @@ from typing import Final
 from bench import workload
 from bench.daemon import Mounted, disk_bytes, need_room
 from bench.macro import restart
+from bench.macro.direct import thread_ns
 from bench.measure import Report, timed
 
 WRITERS: Final = 2
 PIECE: Final = 128 * 1024
 SAMPLES: Final = 50
 ENDS: Final = 10  # the first and the last of so many parts are compared
+THREADS: Final = {"T1": "lfs-apply", "T2": "lfs-write", "T6": "lfs-runs"}  # whose processor time is told
 
 _fork = multiprocessing.get_context("fork")
 
@@ -57,6 +59,7 @@ def run(report: Report, directory: Path, *, seed: int, transactions: int, accoun
 def _watch(report: Report, ledger: Mounted, pipes: list[Connection], each: int) -> None:
     """A sample whenever ``each`` more files were acknowledged."""
     began = last = time.perf_counter()
+    before = thread_ns(ledger.pid)
     done = 0
     while pipes:
         for pipe in wait(pipes):
@@ -67,7 +70,9 @@ def _watch(report: Report, ledger: Mounted, pipes: list[Connection], each: int) 
             done += 1
             if done % each:
                 continue
-            now, (own, mapped) = time.perf_counter(), ledger.memory()
+            now, (own, mapped), threads = time.perf_counter(), ledger.memory(), thread_ns(ledger.pid)
+            spent = {name: threads[thread] - before[thread] for name, thread in THREADS.items()}
+            spent["daemon"] = threads.total() - before.total()
             report.sample(
                 millions=done * workload.FILE_INTENTS / 1e6,
                 seconds=now - began,
@@ -75,8 +80,9 @@ def _watch(report: Report, ledger: Mounted, pipes: list[Connection], each: int) 
                 own_mib=own,
                 mapped_mib=mapped,
                 disk_mib=disk_bytes(ledger.store) / 2**20,
+                **{f"{name}_ns": ns / (each * workload.FILE_INTENTS) for name, ns in spent.items()},
             )
-            last = now
+            last, before = now, threads
 
 
 def _figures(report: Report, made: int, seconds: float, empty: float) -> None:
@@ -88,6 +94,10 @@ def _figures(report: Report, made: int, seconds: float, empty: float) -> None:
     report.add(f"flat, rate of the first {size}", "tx/s", first)
     report.add(f"flat, rate of the last {size}", "tx/s", last)
     report.add("flat, rate, last tenth / first tenth", "x", last / first, aim="aim 0.9")
+    for name in (*THREADS, "daemon"):
+        series = report.series[f"{name}_ns"]
+        report.add(f"flat, processor time of the first {size}, {name}", "ns/tx", statistics.mean(series[:part]))
+        report.add(f"flat, processor time of the last {size}, {name}", "ns/tx", statistics.mean(series[-part:]))
     report.add("flat, own memory at the end", "MiB", own[-1])
     report.add("flat, own memory before", "MiB", empty)
     if len(own) > part:

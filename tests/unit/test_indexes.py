@@ -46,7 +46,7 @@ def intents(chance: random.Random, count: int, name: str) -> bytes:
         pay: dict[str, Any] = {"debit": a, "credit": b, "amount": f"{chance.randint(1, 999)}.{number % 100:02}"}
         if kind < 0.6:
             extra = (
-                {"reference": f'ref {number % 9} "ü" \\'}
+                {"reference": (f'ref {number % 9} "ü" \\', "see [7],", 'as {7},"x', "[7]")[number % 11 % 4]}
                 if kind < 0.3
                 else {"metadata": {"reference": "ref 1", "tags": ["t1"]}}
             )
@@ -181,7 +181,7 @@ def check(engine: Engine, chance: random.Random) -> None:
 def check_words(engine: Engine, chance: random.Random) -> None:
     said = [(index, json.loads(bytes(engine.entry(index)))) for index in range(engine.counts().entries)]
     first = chance.randrange(len(said))
-    for reference in ("opening", "ref 1", 'ref 3 "ü" \\', "none"):
+    for reference in ("opening", "ref 1", 'ref 3 "ü" \\', "see [7],", 'as {7},"x', "[7]", "none"):
         expected = [index for index, each in said if each.get("reference") == reference]
         assert list(engine.with_reference(reference, 0, 10**5)) == expected
         assert list(engine.with_reference(reference, first, 2)) == [index for index in expected if index >= first][:2]
@@ -251,11 +251,16 @@ def test_many_postings_are_merged_by_the_thread(tmp_path: Path) -> None:
     chance = random.Random(3)
     for part in range(12):
         lines = [
-            b'{"debit":"a%d","credit":"a%d","amount":"1.00","id":"%d-%d"}\n'
-            % (*chance.sample(range(ACCOUNTS), 2), part, number)
+            b'{"debit":"a%d","credit":"a%d","amount":"1.00","id":"%d-%d","reference":"m%d"}\n'
+            % (*chance.sample(range(ACCOUNTS), 2), part, number, part * (number & 1))
             for number in range(40_000)
         ]
         submit(store.engine, b"".join(lines), f"m{part}")
+        # The words are looked for in entries, in what the thread has noted of them, and in files: here in all of these, or soon.
+        for each in range(1, part + 1):
+            found = store.engine.with_reference(f"m{each}", 0, 10**5)
+            assert len(found) == len(set(found)) == 20_000
+            assert list(found) == sorted(found)
         if part % 4 == 1:
             store.projector.save_now()
     store.projector.save_now()
