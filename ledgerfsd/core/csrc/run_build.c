@@ -23,24 +23,44 @@ static lfs_record *room_for(uint64_t records) {
 
 static void room_free(lfs_record *room, uint64_t records) { munmap(room, (records + 1) * sizeof *room); }
 
+/* The rooms for building are kept until there is nothing to build for a second: the kernel would clear them each time. */
+static lfs_record *room_of(lfs_runs *r, int which) {
+    if (!r->rooms[which]) r->rooms[which] = room_for(BUILD_RECORDS_MAX);
+    return r->rooms[which];
+}
+
+void lfs_runs_idle(lfs_runs *r) {
+    for (int i = 0; i < 2; i++) {
+        if (r->rooms[i]) room_free(r->rooms[i], BUILD_RECORDS_MAX);
+        r->rooms[i] = NULL;
+    }
+    lfs_words_idle(r);
+}
+
 /* -- sorting: by key, keeping the order of the log; 11 bits at a time */
+
+#define DIGITS 3 /* counted in one look at the records */
 
 /* By all bits from from_bit on. Returns whichever of the two rooms has the result. */
 static lfs_record *sort_upper(lfs_record *from, lfs_record *to, uint64_t n, unsigned from_bit) {
-    uint64_t all = 0;
-    for (uint64_t i = 0; i < n; i++) all |= from[i].key;
-    for (unsigned shift = from_bit; shift < 64 && all >> shift; shift += 11) {
-        uint32_t place[2048] = {0}, sum = 0;
-        for (uint64_t i = 0; i < n; i++) place[from[i].key >> shift & 2047]++;
-        for (unsigned i = 0; i < 2048; i++) {
-            uint32_t count = place[i];
-            place[i] = sum;
-            sum += count;
+    for (unsigned base = from_bit; base < 64 && n; base += 11 * DIGITS) {
+        uint32_t places[DIGITS][2048] = {0};
+        for (uint64_t i = 0; i < n; i++)
+            for (unsigned digit = 0; digit < DIGITS; digit++)
+                if (base + 11 * digit < 64) places[digit][from[i].key >> (base + 11 * digit) & 2047]++;
+        for (unsigned shift = base, digit = 0; digit < DIGITS && shift < 64; shift += 11, digit++) {
+            uint32_t *place = places[digit], sum = 0;
+            if (place[from[0].key >> shift & 2047] == n) continue; /* it is the same in all */
+            for (unsigned i = 0; i < 2048; i++) {
+                uint32_t count = place[i];
+                place[i] = sum;
+                sum += count;
+            }
+            for (uint64_t i = 0; i < n; i++) to[place[from[i].key >> shift & 2047]++] = from[i];
+            lfs_record *swap = from;
+            from = to;
+            to = swap;
         }
-        for (uint64_t i = 0; i < n; i++) to[place[from[i].key >> shift & 2047]++] = from[i];
-        lfs_record *swap = from;
-        from = to;
-        to = swap;
     }
     return from;
 }
@@ -108,9 +128,9 @@ int lfs_run_write_all(lfs_runs *r, int kind, uint64_t first, uint64_t end, lfs_r
     lfs_run_name(name, kind, first, end);
     int failed = lfs_run_write_begin(&w, r->dir, name, kind, first, end, n);
     if (failed) return failed;
-    lfs_record *spare = room_for(n);
+    lfs_record *spare = n > BUILD_RECORDS_MAX ? room_for(n) : room_of(r, 1);
     lfs_run_write(&w, sort_records(records, spare, n, kind), n);
-    room_free(spare, n);
+    if (n > BUILD_RECORDS_MAX) room_free(spare, n);
     return lfs_run_finish(r, &w, name, made);
 }
 
@@ -120,12 +140,11 @@ static int build(lfs_engine *e, int kind, uint64_t until) {
     lfs_run_list *list = &r->list[kind];
     lfs_run made;
     if (list->n == LFS_RUNS_MAX) return ENOSPC;
-    lfs_record *records = room_for(BUILD_RECORDS_MAX);
+    lfs_record *records = room_of(r, 0);
     uint64_t n = kind == LFS_POSTINGS ? gather_postings(r, &until, records)
                  : kind == LFS_WORDS ? gather_words(e, &until, records)
                                      : lfs_ids_gather(r, &until, records, BUILD_RECORDS_MAX);
     int failed = n ? lfs_run_write_all(r, kind, list->covered, until, records, n, &made) : 0;
-    room_free(records, BUILD_RECORDS_MAX);
     if (failed) return failed;
     pthread_rwlock_wrlock(&r->lock);
     if (n) list->runs[list->n++] = made;
@@ -207,7 +226,7 @@ static void *build_loop(void *context) {
         struct timespec until;
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec++;
-        pthread_cond_timedwait(&r->wanted, &r->turn, &until);
+        if (pthread_cond_timedwait(&r->wanted, &r->turn, &until) == ETIMEDOUT) lfs_runs_idle(r);
     }
     pthread_mutex_unlock(&r->turn);
     return NULL;

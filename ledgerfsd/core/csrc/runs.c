@@ -31,6 +31,7 @@ void lfs_runs_free(lfs_runs *r) {
     }
     for (uint32_t i = 0; i < LFS_TAIL_CHUNKS; i++) free(r->chunks[i]);
     lfs_ids_free(r);
+    lfs_runs_idle(r);
     lfs_words_free(r);
     munmap(r->heads, (size_t)r->accounts_max * 8);
     if (r->dir >= 0) close(r->dir);

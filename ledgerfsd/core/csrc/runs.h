@@ -172,6 +172,7 @@ typedef struct lfs_runs {
     pthread_mutex_t turn;
     pthread_cond_t wanted, done;
     pthread_t thread;
+    lfs_record *rooms[2]; /* for building: whoever does */
     int running, stopping, trouble; /* trouble: errno of the last build or merge */
     uint64_t target; /* a save waits until exactly so many entries are covered, and for what comes then; 0: none does */
     _Atomic uint64_t spent; /* ns of processor time */
@@ -217,6 +218,7 @@ uint32_t lfs_entry_words(const struct lfs_engine *e, const uint8_t *bytes, uint3
 /* Whoever builds: look at the entries up to `until`, and keep their words, until the room is full. Returns the number of all that are kept. */
 uint64_t lfs_words_note(struct lfs_engine *e, uint64_t until);
 void lfs_words_forget(lfs_runs *r); /* what is kept is in a run. Under lock for writing. */
+void lfs_words_idle(lfs_runs *r); /* gives memory back that is not needed */
 void lfs_words_free(lfs_runs *r);
 int lfs_words_due(const struct lfs_engine *e);
 
@@ -233,6 +235,7 @@ int lfs_run_write_all(lfs_runs *r, int kind, uint64_t first, uint64_t end, lfs_r
 int lfs_runs_frozen(const lfs_runs *r);
 /* Called now and then by a merge, which may take seconds: builds what there is to build. Returns 0, an errno, or -1 to stop for now. */
 int lfs_runs_between(struct lfs_engine *e);
+void lfs_runs_idle(lfs_runs *r); /* gives the memory for building back */
 /* While no thread runs (replay): build and merge when there is enough. */
 int lfs_runs_step(struct lfs_engine *e);
 void lfs_runs_target(struct lfs_engine *e);

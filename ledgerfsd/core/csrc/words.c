@@ -98,9 +98,10 @@ uint64_t lfs_words_note(lfs_engine *e, uint64_t until) {
     return n;
 }
 
-void lfs_words_forget(lfs_runs *r) {
-    if (r->n_words) madvise(r->words, ROOM_BYTES, MADV_DONTNEED);
-    r->n_words = 0;
+void lfs_words_forget(lfs_runs *r) { r->n_words = 0; }
+
+void lfs_words_idle(lfs_runs *r) {
+    if (r->words && !r->n_words) madvise(r->words, ROOM_BYTES, MADV_DONTNEED);
 }
 
 void lfs_words_free(lfs_runs *r) {
