@@ -4,31 +4,34 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define FANOUT 4
 #define LEVEL_RECORDS 65536 /* of the lowest level, at most */
 #define WINDOW_MAX 16
 #define BETWEEN_RECORDS 65536 /* between two looks at what has come meanwhile */
 #define OUT_RECORDS 1024
 
-static unsigned level_of(uint64_t records) {
+/* So many neighbours become one. The more, the fewer times a record is written again, and the more runs there are to look into: every intent looks into
+ * those of ids, reads alone look into others. */
+static const uint32_t FANOUT[LFS_RUN_KINDS] = {[LFS_POSTINGS] = 8, [LFS_WORDS] = 8, [LFS_IDS] = 4};
+
+static unsigned level_of(uint64_t records, uint32_t fanout) {
     unsigned level = 0;
-    for (uint64_t most = LEVEL_RECORDS; records > most; most *= FANOUT) level++;
+    for (uint64_t most = LEVEL_RECORDS; records > most; most *= fanout) level++;
     return level;
 }
 
 /* Neighbours of no higher level than the one looked at, counted from the newest; enough of them are to become one. */
-static int find_window(const lfs_run_list *list, uint32_t *from, uint32_t *count) {
-    for (unsigned level = 0; level <= level_of(LFS_RUN_RECORDS_MAX); level++) {
+static int find_window(const lfs_run_list *list, uint32_t fanout, uint32_t *from, uint32_t *count) {
+    for (unsigned level = 0; level <= level_of(LFS_RUN_RECORDS_MAX, fanout); level++) {
         uint64_t records = 0;
         uint32_t n = 0;
         for (uint32_t i = list->n; i-- > 0 && n < WINDOW_MAX;) {
             const lfs_run *run = &list->runs[i];
-            if (level_of(run->is.records) > level || records + run->is.records > LFS_RUN_RECORDS_MAX) break;
+            if (level_of(run->is.records, fanout) > level || records + run->is.records > LFS_RUN_RECORDS_MAX) break;
             records += run->is.records;
             *from = i;
             *count = ++n;
         }
-        if (n >= FANOUT) return 1;
+        if (n >= fanout) return 1;
     }
     return 0;
 }
@@ -142,9 +145,9 @@ int lfs_run_merge(lfs_engine *e, int kind, uint32_t from, uint32_t count) {
 int lfs_runs_merge(lfs_engine *e) {
     int failed = 0;
     for (int kind = 0; kind < LFS_RUN_KINDS && !failed; kind++) {
-        uint32_t from, count;
+        uint32_t from = 0, count = 0;
         while (!failed && !atomic_load(&e->runs.damaged) && e->runs.n_gone + WINDOW_MAX <= LFS_RUNS_MAX &&
-               find_window(&e->runs.list[kind], &from, &count)) failed = lfs_run_merge(e, kind, from, count);
+               find_window(&e->runs.list[kind], FANOUT[kind], &from, &count)) failed = lfs_run_merge(e, kind, from, count);
     }
     return failed;
 }

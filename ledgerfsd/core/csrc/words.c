@@ -7,7 +7,7 @@
 #include <xxhash.h>
 
 #define ROOM_BYTES ((LFS_BUILD_RECORDS + LFS_WORDS_MAX) * sizeof(lfs_record))
-#define AHEAD 400
+#define AHEAD 5 /* entries */
 #define WINDOW 4096 /* behind the beginning of an entry's reference follow at most 512 bytes of it, 16 tags and some short members */
 
 static uint64_t key_of(const lfs_engine *e, char kind, lfs_text text) {
@@ -87,7 +87,9 @@ uint64_t lfs_words_note(lfs_engine *e, uint64_t until) {
     for (uint64_t index = r->words_to, words[LFS_WORDS_MAX]; index < until && n < LFS_BUILD_RECORDS; index++) {
         uint32_t len, found;
         const uint8_t *bytes = lfs_entry_at(e, index, &len);
-        __builtin_prefetch(bytes + len + AHEAD); /* of entries as long as this one, where T2's core has what is looked at */
+        const uint8_t *ahead = bytes + AHEAD * (len + 2ull); /* the end of a later one, if they are as long as this; T2's core has it */
+        __builtin_prefetch(ahead - 64);
+        __builtin_prefetch(ahead - 128);
         found = lfs_entry_words(e, bytes, len, words);
         for (uint32_t i = 0; i < found; i++) r->words[n++] = (lfs_record){words[i], (uint32_t)index, 0, 0};
         if (index % 256 == 255 || index + 1 == until || n >= LFS_BUILD_RECORDS) {
