@@ -121,6 +121,15 @@ class Mounted:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def thread_seconds(self) -> dict[str, float]:
+        """The same by thread, more exactly."""
+        assert self._process is not None
+        found: dict[str, float] = {}
+        for task in Path(f"/proc/{self._process.pid}/task").iterdir():
+            name = (task / "comm").read_text().strip()
+            found[name] = found.get(name, 0.0) + int((task / "schedstat").read_text().split()[0]) / 1e9
+        return found
+
     def _detach(self) -> None:
         subprocess.run(["fusermount3", "-u", "-q", "-z", self.mount], check=False, capture_output=True)
 

@@ -23,6 +23,7 @@ ACCOUNTS: Final = 10_000
 WRITERS: Final = (1, 8, 32)
 BLOCK: Final = 4096
 DISK_WRITES: Final = 2_000
+THREADS: Final = {"lfs-front": "T7", "lfs-apply": "T1", "lfs-write": "T2"}  # all others are Python's, but for crumbs
 
 _fork = multiprocessing.get_context("fork")
 
@@ -81,8 +82,10 @@ def _through_the_mount(report: Report, ledger: Mounted, seed: int, writers: int,
         worker.start()
         crew.append((worker, here))
     with timed() as section:
+        spent = ledger.thread_seconds()
         barrier.wait()
         results = [here.recv() for _, here in crew]
+        _processor(report, name, spent, ledger.thread_seconds(), share * writers)
     for worker, _ in crew:
         worker.join()
     if ledger.transactions() != before + share * writers:
@@ -94,6 +97,15 @@ def _through_the_mount(report: Report, ledger: Mounted, seed: int, writers: int,
     aims = {99: "aim < 10"} if writers > 1 else {95: "must < 100"}
     report.latencies(f"{name}, create to close", whole, aims=aims)
     report.add(f"{name}, close() alone, p99", "ms", percentile(closing, 99) * 1e3)
+
+
+def _processor(report: Report, name: str, before: dict[str, float], after: dict[str, float], files: int) -> None:
+    """Processor time of the daemon a file: it depends less than a rate on who else uses the machine."""
+    spent = dict.fromkeys((*THREADS.values(), "Python"), 0.0)
+    for thread, seconds in after.items():
+        spent[THREADS.get(thread, "Python")] += seconds - before.get(thread, 0.0)
+    for thread, seconds in spent.items():
+        report.add(f"{name}, processor a file: {thread}", "us", seconds / files * 1e6)
 
 
 def _write(bodies: list[bytes], inbox: Path, prefix: str, barrier: Barrier, result: Connection) -> None:

@@ -129,6 +129,7 @@ class Attending(enum.IntFlag):
 
     KERNEL = 1  # it holds attributes that every commit changes
     EVENTS = 2  # somebody waits for an event
+    RECEIPTS = 4  # the kernel holds attributes of receipts/; of commits through files only
 
 
 class Posting(NamedTuple):
@@ -258,6 +259,7 @@ class Engine:
                 progress(step.done_bytes, step.total_bytes)
         self.wakeup_fd: int = lib.lfs_wakeup_fd(self._handle)
         self.front_held = 0  # submissions of the front that ``completions`` set apart (see ``core.front``)
+        self.receipts: object = None  # what the front's thread writes to lives as long
         self.recovery = Recovery(self.counts().entries, step.replayed, step.cut_bytes, time.monotonic() - began)
 
     @property

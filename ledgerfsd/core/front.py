@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ledgerfsd.core import _core
@@ -19,7 +20,8 @@ ffi: Any = _core.ffi
 lib: Any = _core.lib
 
 CODES_MAX: Final = 256
-_VERDICT: Final = struct.Struct("=QQQqQQIIIhBBQ256s")  # lfs_front_answer
+TOLD_AT_ONCE: Final = 256
+_VERDICT: Final = struct.Struct("=QQQqQQIIIhBBQQqI256s4x")  # lfs_front_answer
 
 
 class State(enum.IntEnum):
@@ -46,6 +48,9 @@ class Verdict(NamedTuple):
     plain: bool  # one transaction, committed; of others ``Front.completion`` tells
     name_len: int
     ticket: int
+    recorded_ns: int  # when the core wrote its receipt, 0: it did not; where it stands in the file of that day
+    receipt_at: int
+    receipt_len: int
     room: bytes
 
     @property
@@ -87,6 +92,24 @@ class Numbers(NamedTuple):
     transaction: int
 
 
+class ReceiptFile:
+    """The file of the day in ``receipts/``, to which the core and Python append records (``csrc/receipts.c``). For several threads."""
+
+    def __init__(self, directory: Path) -> None:
+        self.handle: Final = ffi.gc(lib.lfs_receipts_new(os.fsencode(directory)), lib.lfs_receipts_free)
+
+    def append(self, date: str, records: bytes) -> int:
+        """Append whole lines to ``<date>.ndjson``; returns where they begin. Raises OSError: then nothing of them is there."""
+        at = int(lib.lfs_receipts_append(self.handle, date.encode(), ffi.from_buffer(records), len(records)))
+        if at < 0:
+            raise OSError(-at, os.strerror(-at))
+        return at
+
+    def close(self) -> None:
+        """Until the next record."""
+        lib.lfs_receipts_close(self.handle)
+
+
 class Front:
     """The front of a mount; everything but the counts is for one thread."""
 
@@ -106,6 +129,8 @@ class Front:
         )
         self._counts = ffi.new("uint32_t[2]")
         self._answered = ffi.new("uint64_t *")
+        self._told = bytearray(TOLD_AT_ONCE * _VERDICT.size)
+        self._told_at = ffi.from_buffer("lfs_front_answer *", self._told)
 
     def start(self) -> bool:
         """Begin to read requests. False: pyfuse3 does not go by ``addresses``, and everything is as if there were no front.
@@ -125,13 +150,27 @@ class Front:
         """Read nothing more. What waits for its verdict still gets it."""
         lib.lfs_front_stop(self._engine)
 
+    def receipts(self, file: ReceiptFile) -> None:
+        """Let the core write receipts too. Before ``start``."""
+        lib.lfs_front_receipts(self._engine, file.handle)
+        self._owner.receipts = file  # a thread of the engine uses it until its end
+
+    def told(self) -> list[Verdict]:
+        """What the core has recorded since the last call, oldest first: each one transaction, committed, and perhaps answered."""
+        found: list[Verdict] = []
+        while n := lib.lfs_front_told(self._engine, self._told_at, TOLD_AT_ONCE):
+            found.extend(map(Verdict._make, _VERDICT.iter_unpack(memoryview(self._told)[: n * _VERDICT.size])))
+            if n < TOLD_AT_ONCE:
+                break
+        return found
+
     def take(self) -> list[Verdict]:
-        """What had finished when ``Engine.completions`` was called last."""
+        """What else had finished when ``Engine.completions`` was called last."""
         if not self._owner.front_held:
             return []
         room = bytearray(self._owner.front_held * _VERDICT.size)
-        lib.lfs_front_take(self._engine, ffi.from_buffer("lfs_front_answer *", room))
-        return list(map(Verdict._make, _VERDICT.iter_unpack(room)))
+        n = lib.lfs_front_take(self._engine, ffi.from_buffer("lfs_front_answer *", room))
+        return list(map(Verdict._make, _VERDICT.iter_unpack(memoryview(room)[: n * _VERDICT.size])))
 
     @staticmethod
     def completion(verdict: Verdict) -> Completion:
@@ -139,15 +178,17 @@ class Front:
         return Completion(ffi.cast("lfs_ticket *", verdict.ticket), owned=False)
 
     def deliver(self, now_ns: int) -> None:
-        """Answer the writers of what ``take`` gave. ``now_ns``: mtime of the files from now on."""
+        """Answer the writers of what had finished then. ``now_ns``: mtime from now on of files that the core did not record."""
         if self._owner.front_held:
             lib.lfs_front_deliver(self._engine, now_ns)
             self._owner.front_held = 0
 
-    def adopt(self) -> Handed | None:
-        """The next file that is handed over."""
+    def adopt(self, learn: Callable[[], None]) -> Handed | None:
+        """The next file that is handed over; before it, ``learn`` is to take what ``told`` gives: that may be about this file."""
         raw = ffi.new("lfs_front_open *")
-        if not lib.lfs_front_adopt(self._engine, raw):
+        while (found := lib.lfs_front_adopt(self._engine, raw)) < 0:
+            learn()
+        if not found:
             return None
         return Handed(
             raw.number,

@@ -1,7 +1,8 @@
 """What the core's front does with files of ``inbox/``, made known to the inbox (ADR 36).
 
-The front (``core.front``) takes files that are one document in one ``write``, without a call into Python. Two things come here: once
-a group commit the verdicts (``FrontFiles.answer``), whose receipts and names have to be there before the writers go on; and open
+The front (``core.front``) takes files that are one document in one ``write``, without a call into Python. Three things come here: what it
+has recorded, and perhaps answered (``FrontFiles.learn``), before any request is looked at; once a group commit, if there is something
+to do for it here, the other verdicts (``FrontFiles.answer``), whose receipts and names have to be there before the writers go on; and open
 files with which something else happens (``FrontFiles.adopt``), which are handles like all others from then on.
 """
 
@@ -30,22 +31,37 @@ class FrontFiles:
         self._front = front
         self._inbox = inbox
         self._waiting: dict[int, DocumentHandle] = {}  # adopted, and their verdict is to come
+        front.receipts(inbox.receipts.file)
         inbox.front_changed(front)
         inbox.ledger.answers.append(self.answer)
 
     def close(self) -> None:
         """The mount has ended."""
+        self.learn()
         self._inbox.ledger.answers.remove(self.answer)
         self._inbox.front_changed(None)
 
-    def answer(self) -> None:
-        """Record what was judged, then let its writers go on. (``Ledger`` has told the mount what it changed.)"""
-        verdicts = self._front.take()
+    def learn(self) -> None:
+        """Know of the receipts that the core has written. What is asked for from now on has them (SEMANTICS, 1.2)."""
+        verdicts = self._front.told()
         if not verdicts:
             return
+        receipts, answer = self._inbox.receipts, None
+        for verdict in verdicts:
+            name = verdict.name.decode()
+            answer = receipts.recorded(name, verdict.recorded_ns, verdict.receipt_at, verdict.receipt_len)
+            self._known(verdict, answer)
+        assert answer is not None
+        receipts.changed(answer)
+        self._inbox.tidy()
+        self._inbox.ledger.metrics.answered(len(verdicts), 0, (verdict.waited_ns for verdict in verdicts))
+
+    def answer(self) -> None:
+        """Record what else was judged, then let its writers go on. (``Ledger`` has told the mount what it changed.)"""
         now_ns = self._inbox.ledger.clock.now_ns()
         try:
-            now_ns = self._record(verdicts)
+            self.learn()
+            now_ns = self._record(self._front.take()) or now_ns
         except Exception:
             # What is committed is committed: the writers are told so, and the log has what is missing here.
             log.exception("receipts of inbox files are missing")
@@ -54,18 +70,15 @@ class FrontFiles:
             self._front.deliver(now_ns)
 
     def _record(self, verdicts: list[Verdict]) -> int:
+        if not verdicts:
+            return 0
         committed = refused = 0
         documents: list[Document] = []
         for verdict in verdicts:
-            name = verdict.name.decode()
-            if verdict.plain:
-                committed += 1
-                documents.append((name, verdict.size, (verdict.entry, verdict.tx, verdict.block)))
-                continue
             completion = self._front.completion(verdict)
             committed += completion.committed
             refused += len(completion) - completion.committed
-            documents.append((name, verdict.size, outcomes(completion.runs(), dry_run=False)))
+            documents.append((verdict.name.decode(), verdict.size, outcomes(completion.runs(), dry_run=False)))
         answers = self._inbox.receipts.answer_documents(documents)
         for verdict, answer in zip(verdicts, answers, strict=True):
             self._known(verdict, answer)
@@ -88,8 +101,9 @@ class FrontFiles:
 
     def adopt(self) -> list[tuple[int, DocumentHandle]]:
         """Open files that the front gives up: the numbers of the handles, and what they are here."""
+        self.learn()
         found: list[tuple[int, DocumentHandle]] = []
-        while (handed := self._front.adopt()) is not None:
+        while (handed := self._front.adopt(self.learn)) is not None:
             found.append((handed.handle, self._adopted(handed)))
         self._inbox.tidy()
         return found

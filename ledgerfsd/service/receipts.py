@@ -2,8 +2,8 @@
 
 Start at ``Receipts.answer``, which writes one record. Records are evidence for people, not part of the ledger: they are
 written before the writer gets its reply, but not synced, and one that cannot be written is kept in memory and counted;
-it never fails a commit. The newest answer for a name is the one that ``receipts/<name>`` shows; older ones stay in the
-files.
+it never fails a commit. Those of simple files the core writes (``recorded``). The newest answer for a name is the one
+that ``receipts/<name>`` shows; older ones stay in the files.
 
 A file that is answered in several steps (a stream of lines) has several records; from the second on they carry
 ``part``.
@@ -11,7 +11,6 @@ A file that is answered in several steps (a stream of lines) has several records
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections import OrderedDict
@@ -23,6 +22,7 @@ import structlog
 
 from ledgerfsd import limits
 from ledgerfsd.clock import format_date, format_time, parse_time
+from ledgerfsd.core.front import ReceiptFile
 from ledgerfsd.service.receipt_text import Outcome, ReceiptText
 
 if TYPE_CHECKING:
@@ -37,16 +37,10 @@ UNFINISHED: Final = ("incomplete", "empty")  # more bytes may still mend it
 PARTS_MAX: Final = 4_096  # records that one answer remembers; the oldest of a longer one are only in the store's files
 PARTS_BYTES_MAX: Final = 4 * limits.MIB  # the same by size: about 40,000 results, whose text is made in half a second
 TEXTS_MAX: Final = 256  # texts kept ready
+DAY_NS: Final = 86_400 * 10**9
 RECORD_BYTES_MAX: Final = 256 * limits.MIB  # a longer line in receipts/ was not written by us
 
-# What `answer_documents` writes for one transaction that was committed, as `_record` would.
-_PLAIN: Final = (
-    '{"file":%s,"time":"%s","mode":"document","bytes":%d,'
-    '"results":[{"lines":[1,1],"status":"committed","code":"ok","index":%d,"tx":%d,"block":%d}]}\n'
-)
-
-# Name, size, and the results; or of one transaction that was committed index, tx and block.
-Document = tuple[str, int, list[Outcome] | tuple[int, int, int]]
+Document = tuple[str, int, list[Outcome]]  # name, size and results
 Part = tuple[str, int, int] | bytes  # where a record is: file name, offset, length; or the record itself
 
 
@@ -103,16 +97,13 @@ class Receipts:
         self._metrics = metrics
         self._answers: OrderedDict[int, Answer] = OrderedDict()
         self._texts: OrderedDict[int, ReceiptText] = OrderedDict()
-        self._file = -1
-        self._file_name = ""
+        self._last_day = (-1, "")
+        self.file: Final = ReceiptFile(directory)
         self._load()
 
     def close(self) -> None:
         """Close the file of the day."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-            self._file_name = ""
+        self.file.close()
 
     def answer(self, answer: Answer, results: Iterable[Outcome], *, mode: str, size: int) -> None:
         """Add results to an answer and make it the one that its name shows. ``size``: bytes of the file so far."""
@@ -123,8 +114,7 @@ class Receipts:
         answer.last_line = max([answer.last_line, *(result.last for result in results)])
         answer.mtime_ns = now
         self._remember(answer)
-        for tell in self.on_change:
-            tell(answer)
+        self.changed(answer)
 
     def answer_documents(self, documents: Iterable[Document]) -> list[Answer]:
         """As ``answer``, for documents of inbox/ that were judged together: one write for all."""
@@ -132,23 +122,39 @@ class Receipts:
         time = format_time(now)
         answers: list[Answer] = []
         records: list[bytes] = []
-        for name, size, verdict in documents:
+        for name, size, results in documents:
             answer = Answer(name, dry_run=False)
             answer.mtime_ns = now
-            if isinstance(verdict, tuple):
-                record = _PLAIN % (_quoted(name), time, size, *verdict)
-                records.append(record.encode())
-                answer.last_line = 1
-            else:
-                records.append(msgspec.json.encode(_record(answer, verdict, time, "document", size)) + b"\n")
-                answer.last_line = max([0, *(result.last for result in verdict)])
+            records.append(msgspec.json.encode(_record(answer, results, time, "document", size)) + b"\n")
+            answer.last_line = max([0, *(result.last for result in results)])
             answers.append(answer)
         for answer, part in zip(answers, self._write(format_date(now) + ".ndjson", records), strict=True):
             answer.add(part)
             self._remember(answer)
-        for tell in self.on_change:
-            tell(answers[-1])
+        self.changed(answers[-1])
         return answers
+
+    def recorded(self, name: str, time_ns: int, offset: int, length: int) -> Answer:
+        """Know of a record that the core wrote. ``on_change`` is to be told of the last of several: see ``changed``."""
+        answer = Answer(name, dry_run=False)
+        answer.mtime_ns = time_ns
+        answer.last_line = 1
+        answer.parts.append((self._day(time_ns), offset, length))
+        answer.parts_bytes = length
+        self._remember(answer)
+        return answer
+
+    def changed(self, answer: Answer) -> None:
+        """Tell whoever wants to know of new receipts."""
+        for tell in self.on_change:
+            tell(answer)
+
+    def _day(self, time_ns: int) -> str:
+        """Name of the file of that day."""
+        day = time_ns // DAY_NS
+        if day != self._last_day[0]:
+            self._last_day = (day, format_date(time_ns) + ".ndjson")
+        return self._last_day[1]
 
     def find(self, name: str, *, dry_run: bool = False) -> Answer | None:
         """The newest answer for a name."""
@@ -185,7 +191,7 @@ class Receipts:
 
     def _write(self, file_name: str, records: Sequence[bytes]) -> Sequence[Part]:
         try:
-            offset = self._append(file_name, b"".join(records))
+            offset = self.file.append(file_name, b"".join(records))
         except OSError as error:
             if not self.failure:
                 log.warning("receipts cannot be written; commits go on", file=file_name, error=str(error))
@@ -198,25 +204,6 @@ class Receipts:
             parts.append((file_name, offset, len(record)))
             offset += len(record)
         return parts
-
-    def _append(self, file_name: str, record: bytes) -> int:
-        if file_name != self._file_name:
-            self._open(file_name)
-        offset = os.lseek(self._file, 0, os.SEEK_END)
-        written = os.write(self._file, record)
-        if written != len(record):
-            os.ftruncate(self._file, offset)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return offset
-
-    def _open(self, file_name: str) -> None:
-        self.close()
-        path = self._directory / file_name
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._file_name = file_name
-        size = os.fstat(self._file).st_size
-        if size and _read(path, size - 1, 1) != b"\n":
-            os.write(self._file, b"\n")  # a record that a crash cut off must not swallow ours
 
     def _remember(self, answer: Answer) -> None:
         self._answers[answer.number] = answer
@@ -285,10 +272,6 @@ def _record(answer: Answer, results: list[Outcome], time: str, mode: str, size: 
         record["part"] = len(answer.parts) + 1
     record["results"] = [_stored(result) for result in results]
     return record
-
-
-def _quoted(name: str) -> str:
-    return msgspec.json.encode(name).decode()
 
 
 def _stored(result: Outcome) -> dict[str, Any]:

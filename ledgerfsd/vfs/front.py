@@ -53,6 +53,7 @@ class Fronting:
         )
         self._front.read(NUMBERS, uid=os.getuid(), gid=os.getgid(), seconds=LONG)
         self._files = FrontFiles(self._front, operations.inbox)
+        operations.kernel.learn = self._files.learn
         operations.ledger.gauges.append(self._gauges)
         requests.divert(self._front.addresses, self._adopt)
 
@@ -87,6 +88,7 @@ class Fronting:
     def _close(self) -> None:
         requests.divert(None, None)
         self._files.close()
+        self._operations.kernel.learn = lambda: None
         self._operations.ledger.gauges.remove(self._gauges)
         self._front = None
 

@@ -98,6 +98,7 @@ class Kernel:
         self._held: dict[int, Held] = {}  # but balances
         self._growing: set[int] = set()  # held directories that every commit changes
         self._lasting: set[int] = set()  # those of them whose attributes the kernel may have
+        self.learn: Callable[[], None] = lambda: None  # know of receipts that the core has written
         self._renewing = trio.CancelScope()
         self._stopped = False
         self._thread = trio.CapacityLimiter(1)
@@ -172,6 +173,9 @@ class Kernel:
             if not self._lasting:
                 self._engine.attend(Attending.KERNEL, True)
             self._lasting.add(inode)
+        elif inode == Fixed.RECEIPTS:
+            self._engine.attend(Attending.RECEIPTS, True)
+            self.learn()  # the core may have answered one since this request came
         return held.dropped
 
     def lasting(self, inode: int, asked: int) -> bool:
@@ -183,6 +187,8 @@ class Kernel:
 
     def _forgotten(self, inodes: set[int]) -> None:
         """The kernel does not have their attributes any more."""
+        if Fixed.RECEIPTS in inodes:
+            self._engine.attend(Attending.RECEIPTS, False)
         if self._lasting:
             self._lasting -= inodes
             if not self._lasting:
@@ -295,6 +301,8 @@ class Kernel:
         if held.asked:
             held.asked = False
             held.dropped += 1
+            if inode == Fixed.RECEIPTS:
+                self._forgotten({inode})
             self._tell(self._notify.drop_attributes, inode)
 
     @staticmethod

@@ -130,14 +130,18 @@ def test_records_are_as_the_format_says(tmp_path: Path) -> None:
 
 
 def test_documents_that_were_judged_together_have_the_same_records(tmp_path: Path) -> None:
-    """FORMAT, section 10: whether one by one or all in one write; and their answers point at them."""
+    """FORMAT, section 10: whether one by one or all in one write; and their answers point at them.
+
+    (Those that the core writes are compared with these in tests/fuse/test_front.py.)
+    """
     names = ("x.json", 'ü "quoted".json')
     refused = [refusal(1, "bad_json")]
     one, all_ = open_receipts(tmp_path / "one"), open_receipts(tmp_path / "all")
     for name in names:
         one.answer(Answer(name, dry_run=False), [outcome(1, 1, 5, 3)], mode="document", size=99)
         one.answer(Answer("no" + name, dry_run=False), refused, mode="document", size=9)
-    documents = [each for name in names for each in ((name, 99, (5, 3, 7)), ("no" + name, 9, refused))]
+    committed = [outcome(1, 1, 5, 3)]
+    documents = [each for name in names for each in ((name, 99, committed), ("no" + name, 9, refused))]
     all_.answer_documents(documents)
     files = [tmp_path / place / f"{format_date(NOW)}.ndjson" for place in ("one", "all")]
     assert files[0].read_bytes() == files[1].read_bytes()

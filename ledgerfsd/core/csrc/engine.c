@@ -194,8 +194,8 @@ static void refuse_group(lfs_engine *e, lfs_group *g, int code) {
         }
 }
 
-/* Under the lock. Those of the socket are answered at once where nobody has to be told first; see socket.c. */
-static void complete(lfs_engine *e, lfs_group *g, int unattended) {
+/* Under the lock. Those of the socket and of the front are answered at once where nobody has to be told first; see socket.c, front_told.c. */
+static void complete(lfs_engine *e, lfs_group *g, int unattended, int files_unattended) {
     uint64_t one = 1;
     int ask = !unattended;
     for (lfs_ticket *t = g->tickets; t; t = t->next) {
@@ -208,11 +208,11 @@ static void complete(lfs_engine *e, lfs_group *g, int unattended) {
             ask |= lfs_socket_finished(e, t, unattended);
             continue;
         }
-        ask = 1;
         if (t->front) {
-            lfs_front_finished(e, t);
+            ask |= lfs_front_finished(e, t, files_unattended);
             continue;
         }
+        ask = 1;
         t->next = NULL;
         *e->done_tail = t;
         e->done_tail = &t->next;
@@ -264,9 +264,11 @@ static void *write_loop(void *context) {
             }
         }
         const lfs_segment *last = &e->segments[e->n_segments - 1];
-        int soon = e->stream_end - last->base > e->segment_bytes / 4, unattended = lfs_unattended(e);
+        if (e->front) lfs_front_record(e, g->tickets);
+        int soon = e->stream_end - last->base > e->segment_bytes / 4, unattended = lfs_unattended(e, ~LFS_ATTEND_RECEIPTS);
+        int files_unattended = unattended && lfs_unattended(e, LFS_ATTEND_RECEIPTS);
         pthread_mutex_lock(&e->lock);
-        complete(e, g, unattended);
+        complete(e, g, unattended, files_unattended);
         e->writing = NULL;
         lfs_proofs_answer(e);
         if (e->parked && is_due(e)) close_group(e); /* T1 need not be woken, to wake us */
@@ -275,6 +277,7 @@ static void *write_loop(void *context) {
             e->zero_wanted = 1;
             pthread_cond_signal(&e->to_zero);
         }
+        if (e->front) lfs_front_answer_ready(e);
         if (!e->socket || !lfs_socket_due(e)) continue;
         pthread_mutex_unlock(&e->lock);
         lfs_socket_wake(e);

@@ -197,7 +197,7 @@ void lfs_turn_read_only(lfs_engine *e, int code, const char *why); /* for good; 
 
 lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the data is copied */
 uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t); /* a list of them, under one lock; the number of the first */
-int lfs_unattended(lfs_engine *e); /* what is published now may be answered without asking Python */
+int lfs_unattended(lfs_engine *e, unsigned bits); /* what is published now may be answered without asking Python, if these are all that matter */
 
 /* socket.c */
 int lfs_socket_finished(lfs_engine *e, lfs_ticket *t, int unattended); /* under the engine's lock; 1: it waits for Python */
@@ -206,8 +206,10 @@ void lfs_socket_wake(lfs_engine *e);
 void lfs_socket_stop(lfs_engine *e);
 void lfs_socket_end(lfs_engine *e);
 
-/* front.c */
-void lfs_front_finished(lfs_engine *e, lfs_ticket *t);
+/* front.c, front_told.c */
+void lfs_front_record(lfs_engine *e, lfs_ticket *tickets);                  /* before what is told is decided */
+int lfs_front_finished(lfs_engine *e, lfs_ticket *t, int unattended); /* under the engine's lock; 1: it waits for Python */
+void lfs_front_answer_ready(lfs_engine *e);                                       /* the same */
 void lfs_front_end(lfs_engine *e);
 
 /* kernel.c */

@@ -9,6 +9,9 @@
  *   → Python, once a group commit: lfs_front_hold → tells the mount what changed → lfs_front_take, receipts and names → lfs_front_deliver
  *   → the WRITE is answered: JUDGED → FLUSH repeats it → RELEASE frees it
  *
+ * or, if it is one transaction, committed, and the mount need not be told (lfs_unattended): T2 writes the receipt, notes it for Python, and answers
+ * the WRITE (front_told.c).
+ *
  * With the receipt the name becomes Python's; the open file stays here until it is released, or something else than this happens to it:
  * then it is handed over, in whatever state it is, before the request that Python has to see. Inode and handle numbers stay. */
 #include "front.h"
@@ -55,7 +58,7 @@ static void end(lfs_front *f, int error) {
 }
 
 /* What fuse_session_receive_buf is for pyfuse3: the next request in *bytes, which was allocated and is exchanged. Returns its length, 0 when the mount
- * has ended, or a negative errno. *handed: files were handed over, and are to be adopted before the request is looked at. */
+ * has ended, or a negative errno. *handed: files were handed over or have their receipts, which is to be known before the request is looked at. */
 long lfs_front_receive(void *front, void **bytes, int *handed) {
     lfs_front *f = front;
     uint64_t count;
@@ -70,7 +73,7 @@ long lfs_front_receive(void *front, void **bytes, int *handed) {
         *bytes = r->bytes;
     }
     if (!f->requests && !f->ended && read(f->ready, &count, sizeof count) < 0) count = 0; /* it was not readable: fine */
-    *handed = f->handed != NULL;
+    *handed = f->handed || f->n_told;
     pthread_mutex_unlock(&f->lock);
     free(r);
     return len;
@@ -132,6 +135,7 @@ void *lfs_front_new(lfs_engine *e, uint64_t inbox, uint64_t kind, const int *err
     pthread_mutex_init(&f->lock, NULL);
     f->handed_tail = &f->handed;
     f->requests_tail = &f->requests;
+    f->due_tail = &f->due;
     f->finished_tail = &f->finished;
     f->held_tail = &f->held;
     return e->front = f;
@@ -192,6 +196,8 @@ void lfs_front_end(lfs_engine *e) {
         free(r);
     }
     while (f->n_spare) free(f->spare[--f->n_spare]);
+    free(f->told);
+    free(f->records);
     close(f->ready);
     close(f->wake);
     free(f);
@@ -199,13 +205,6 @@ void lfs_front_end(lfs_engine *e) {
 }
 
 /* -- verdicts */
-
-void lfs_front_finished(lfs_engine *e, lfs_ticket *t) { /* under the engine's lock */
-    lfs_front *f = e->front;
-    t->next = NULL;
-    *f->finished_tail = t;
-    f->finished_tail = &t->next;
-}
 
 uint32_t lfs_front_hold(lfs_engine *e) {
     lfs_front *f = e->front;
@@ -224,7 +223,7 @@ uint32_t lfs_front_hold(lfs_engine *e) {
 }
 
 /* As service.receipt_text.cause: the first refusal, but not one that another intent of the batch brought about. */
-static int cause(const lfs_ticket *t) {
+int lfs_front_cause(const lfs_ticket *t) {
     int found = 0;
     for (uint32_t i = 0; i < t->n; i++) {
         int code = t->results[i].code;
@@ -234,18 +233,21 @@ static int cause(const lfs_ticket *t) {
     return found;
 }
 
-void lfs_front_take(lfs_engine *e, lfs_front_answer *out) {
+void lfs_front_describe(lfs_front_answer *out, const lfs_front_file *file, lfs_ticket *t) {
+    const lfs_result *r = t->results;
+    *out = (lfs_front_answer){.number = LFS_FRONT_INODE + file->number, .created_ns = file->created_ns, .waited_ns = lfs_monotonic() - file->asked_ns, .uid = file->uid,
+                              .gid = file->gid, .ticket = t, .size = file->size, .code = (int16_t)lfs_front_cause(t), .plain = (uint8_t)lfs_front_plain(t),
+                              .name_len = (uint8_t)file->text_len, .recorded_ns = file->recorded_ns, .receipt_at = file->receipt_at, .receipt_len = file->receipt_len};
+    if (out->plain) out->index = r->index, out->tx = r->tx, out->block = r->block;
+    memcpy(out->name, file->text, file->text_len);
+}
+
+uint32_t lfs_front_take(lfs_engine *e, lfs_front_answer *out) {
     lfs_front *f = e->front;
-    uint64_t now = lfs_monotonic();
-    for (lfs_ticket *t = f->held; t; t = t->next, out++) {
-        const lfs_front_file *file = t->front;
-        const lfs_result *r = t->results;
-        *out = (lfs_front_answer){.number = LFS_FRONT_INODE + file->number, .created_ns = file->created_ns, .waited_ns = now - file->asked_ns, .uid = file->uid, .gid = file->gid,
-                                  .ticket = t, .size = file->size, .code = cause(t), .plain = t->n == 1 && !r->code && !r->duplicate && r->tx,
-                                  .name_len = (uint8_t)file->text_len};
-        if (out->plain) out->index = r->index, out->tx = r->tx, out->block = r->block;
-        memcpy(out->name, file->text, file->text_len);
-    }
+    uint32_t n = 0;
+    for (lfs_ticket *t = f->held; t; t = t->next)
+        if (!t->front->recorded_ns) lfs_front_describe(out + n++, t->front, t); /* of the others lfs_front_told tells */
+    return n;
 }
 
 void lfs_front_deliver(lfs_engine *e, uint64_t now_ns) {
@@ -254,23 +256,7 @@ void lfs_front_deliver(lfs_engine *e, uint64_t now_ns) {
     lfs_ticket *t = f->held;
     f->held = NULL;
     f->held_tail = &f->held;
-    for (lfs_ticket *next; t; t = next) {
-        next = t->next;
-        lfs_front_file *file = t->front;
-        struct fuse_write_out out = {.size = file->size};
-        uint64_t request = file->write;
-        int code = cause(t);
-        pthread_mutex_lock(&f->lock);
-        file->code = code;
-        file->answered_ns = now_ns;
-        file->state = FRONT_JUDGED;
-        int gone = file->taken;
-        pthread_mutex_unlock(&f->lock);
-        if (gone) free(file); /* else it is freed by the RELEASE that may follow the reply */
-        lfs_front_reply(f, request, code ? f->errnos[code & 255] : 0, &out, code ? 0 : sizeof out);
-        atomic_fetch_sub(&f->waiting, 1);
-        lfs_ticket_free(t);
-    }
+    lfs_front_reply_all(f, t, now_ns);
 }
 
 /* -- handing over */
@@ -279,11 +265,15 @@ int lfs_front_adopt(lfs_engine *e, lfs_front_open *out) {
     lfs_front *f = e->front;
     pthread_mutex_lock(&f->lock);
     lfs_front_file *file = f->handed;
+    if (file && f->n_told) { /* one of them may be this */
+        pthread_mutex_unlock(&f->lock);
+        return -1;
+    }
     if (file) {
         f->handed = file->next_handed;
         if (!f->handed) f->handed_tail = &f->handed;
         *out = (lfs_front_open){.number = LFS_FRONT_INODE + file->number, .handle = LFS_FRONT_HANDLE + file->number, .created_ns = file->created_ns, .uid = file->uid,
-                                .gid = file->gid, .size = file->size, .code = file->code, .state = file->state, .append = file->append};
+                                .gid = file->gid, .size = file->size, .code = file->code, .state = file->recorded_ns ? FRONT_JUDGED : file->state, .append = file->append};
         memcpy(out->name, file->text, file->text_len + 1);
         file->taken = 1;
         if (file->state != FRONT_WAITING) free(file);
@@ -300,6 +290,10 @@ void lfs_front_name_set(lfs_engine *e, const char *text, size_t len, int there) 
     if (!there) lfs_front_drop(f, text, len);
     else if (!name) lfs_front_add(f, text, len, NULL);
     pthread_mutex_unlock(&f->lock);
+}
+
+void lfs_front_receipts(lfs_engine *e, lfs_receipts *r) {
+    e->front->receipts = r;
 }
 
 void lfs_front_limit(lfs_engine *e, uint32_t files) {

@@ -26,6 +26,9 @@ struct lfs_front_file {
     uint64_t number;      /* from 1: the inode's is LFS_FRONT_INODE + number, the handle's LFS_FRONT_HANDLE + number */
     uint64_t created_ns, answered_ns, asked_ns; /* asked: monotonic, of the WRITE */
     uint64_t write;       /* the WRITE that waits for the verdict */
+    uint64_t recorded_ns; /* when T2 wrote the receipt; 0: it did not */
+    int64_t receipt_at;   /* in the file of that day */
+    uint32_t receipt_len;
     uint32_t uid, gid, size;
     int code;
     uint8_t state, append;
@@ -43,6 +46,7 @@ typedef struct lfs_front_request {
 #define LFS_FRONT_NAMES 16384 /* chains; inbox/ shows 10,000 names */
 #define LFS_FRONT_FILES 4096
 #define LFS_FRONT_SPARE 64 /* buffers kept */
+#define LFS_FRONT_TOLD 256 /* verdicts of which Python is told together, when nobody asks before */
 
 struct lfs_front {
     lfs_engine *engine;
@@ -64,8 +68,15 @@ struct lfs_front {
     uint8_t *spare[LFS_FRONT_SPARE];
     uint32_t n_spare;
     int ended, end_error;
+    lfs_front_answer *told; /* what Python does not know yet */
+    uint32_t n_told, told_size;
+    /* T2's */
+    lfs_receipts *receipts; /* NULL: Python writes them all */
+    uint8_t *records;
+    size_t record_size;
     /* under the engine's lock */
-    lfs_ticket *finished, **finished_tail;
+    lfs_ticket *due, **due_tail;           /* T2's to answer */
+    lfs_ticket *finished, **finished_tail; /* for Python */
     lfs_ticket *held, **held_tail; /* Python's */
     _Atomic uint32_t waiting;      /* WRITEs */
     _Atomic uint64_t answered;     /* requests, for people */
@@ -84,6 +95,14 @@ int lfs_front_may_take(const char *text, size_t len);
 
 /* front_read.c: the same of requests that only read. It may take from a request what is not Python's. */
 int lfs_front_read_request(lfs_front *f, uint8_t *bytes, size_t len);
+
+/* front_told.c */
+int lfs_front_plain(const lfs_ticket *t);
+int lfs_front_reply_all(lfs_front *f, lfs_ticket *t, uint64_t now_ns);
+
+/* front.c */
+int lfs_front_cause(const lfs_ticket *t);
+void lfs_front_describe(lfs_front_answer *out, const lfs_front_file *file, lfs_ticket *t);
 
 /* front_answer.c: 1 when it is answered, 0 when it is Python's */
 int lfs_front_answer_request(lfs_front *f, const uint8_t *bytes, size_t len);

@@ -189,6 +189,7 @@ static int of_file(lfs_front *f, const head *h, uint64_t number) {
         case FUSE_RELEASE: answered = release(f, file, h); break;
         case FUSE_GETATTR: answered = attributes(f, file, h); break;
         case FUSE_GETXATTR: answered = getxattr(f, h); break;
+        case FUSE_IOCTL: answered = done(f, h, ENOSYS); break; /* open() of Python asks every file whether it is a terminal */
         default: answered = HAND_OVER;
         }
         if (answered == HAND_OVER) lfs_front_hand_over(f, file);

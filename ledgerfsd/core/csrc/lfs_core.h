@@ -93,6 +93,15 @@ void lfs_socket_hold(lfs_engine *e);
 void lfs_socket_deliver(lfs_engine *e);
 void lfs_socket_counts(lfs_engine *e, uint64_t *connections, uint64_t *committed, uint64_t *refused);
 
+/* -- receipts (see receipts.c), for several threads */
+typedef struct lfs_receipts lfs_receipts;
+lfs_receipts *lfs_receipts_new(const char *directory);
+void lfs_receipts_free(lfs_receipts *r);
+/* The next record opens the file of the day again. */
+void lfs_receipts_close(lfs_receipts *r);
+/* Append whole lines to <date>.ndjson; date: ten characters, what follows is not looked at. Where they begin, or a negative errno: then nothing of them is there. */
+int64_t lfs_receipts_append(lfs_receipts *r, const char *date, const uint8_t *bytes, size_t len);
+
 /* -- the front (see front.c): requests of the mount that the core answers. Numbers and times as they are in FUSE and in receipts. */
 typedef struct { /* a document that has its verdict */
     uint64_t number, created_ns, waited_ns; /* of its inode; waited: from the WRITE on */
@@ -103,6 +112,9 @@ typedef struct { /* a document that has its verdict */
     uint8_t plain;    /* one transaction, committed: index, tx and block say all; else look into the ticket */
     uint8_t name_len;
     lfs_ticket *ticket; /* the front's */
+    uint64_t recorded_ns; /* when its receipt was written, 0: it was not; where it stands in the file of that day */
+    int64_t receipt_at;
+    uint32_t receipt_len;
     char name[256];
 } lfs_front_answer;
 typedef struct { /* an open file that is handed over */
@@ -119,11 +131,15 @@ long lfs_front_receive(void *front, void **bytes, int *handed);
 /* 0; 1: nobody asked for the descriptor, so nobody will ask for requests either; -1: it cannot. */
 int lfs_front_start(lfs_engine *e);
 void lfs_front_stop(lfs_engine *e);
-/* Set apart what is finished now (how many are there); describe it; reply to the writers. */
+/* Where T2 is to write receipts; before lfs_front_start. It stays the caller's, and must outlive the engine. */
+void lfs_front_receipts(lfs_engine *e, lfs_receipts *r);
+/* Of what was recorded since the last call, oldest first, at most cap; returns how many. Call it until there are less. */
+uint32_t lfs_front_told(lfs_engine *e, lfs_front_answer *out, uint32_t cap);
+/* Set apart what is finished now and waits for Python (how many are there); describe what of it is not recorded (how many); reply to the writers. */
 uint32_t lfs_front_hold(lfs_engine *e);
-void lfs_front_take(lfs_engine *e, lfs_front_answer *out);
+uint32_t lfs_front_take(lfs_engine *e, lfs_front_answer *out);
 void lfs_front_deliver(lfs_engine *e, uint64_t now_ns);
-/* The next file that is handed over: 1, or 0 when there is none. */
+/* The next file that is handed over: 1, or 0 when there is none. -1: first take what lfs_front_told tells. */
 int lfs_front_adopt(lfs_engine *e, lfs_front_open *out);
 /* A name came to inbox/ or went, by Python's doing. */
 void lfs_front_name_set(lfs_engine *e, const char *text, size_t len, int there);
@@ -225,8 +241,9 @@ uint64_t lfs_kernel_count(lfs_engine *e);
 
 /* Watch an account for the sake of its other files. */
 int lfs_watch(lfs_engine *e, uint64_t ordinal, int on);
-/* While any bit of `attended` is set, or a watched account was touched, the wake-up comes before a commit is answered; else the socket is answered
- * without it. Setting a bit gives a wake-up as well: for what was committed just before. */
+enum { LFS_ATTEND_KERNEL = 1, LFS_ATTEND_EVENTS = 2, LFS_ATTEND_RECEIPTS = 4 };
+/* While any bit of `attended` is set, or a watched account was touched, the wake-up comes before a commit is answered; else the socket and the front's
+ * files are answered without it. (Receipts matter to files only.) Setting a bit gives a wake-up as well: for what was committed just before. */
 void lfs_attend(lfs_engine *e, unsigned bit, int on);
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap);
 

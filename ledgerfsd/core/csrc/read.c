@@ -224,9 +224,9 @@ void lfs_attend(lfs_engine *e, unsigned bit, int on) {
 }
 
 /* Whoever attends from now on reads, after that, what is published now. */
-int lfs_unattended(lfs_engine *e) {
+int lfs_unattended(lfs_engine *e, unsigned bits) {
     pthread_mutex_lock(&e->publish);
-    int unattended = !e->attended && !e->n_touched;
+    int unattended = !(e->attended & bits) && !e->n_touched;
     pthread_mutex_unlock(&e->publish);
     return unattended;
 }
