@@ -83,13 +83,16 @@ class Addresses(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """How the mount numbers nodes: two directories, and what the nodes of three kinds begin with."""
+    """How the mount numbers nodes: two directories, and what the nodes of six kinds begin with."""
 
     accounts: int
     transactions: int
     account: int
     balance: int
     transaction: int
+    past_directory: int  # itself snapshots/
+    past_account: int
+    past_balance: int
 
 
 class ReceiptFile:

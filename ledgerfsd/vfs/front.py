@@ -32,6 +32,9 @@ NUMBERS: Final = Numbers(
     account=nodes.inode(Kind.ACCOUNT, 0),
     balance=nodes.inode(Kind.BALANCE, 0),
     transaction=nodes.inode(Kind.TRANSACTION, 0),
+    past_directory=nodes.past_directory(0, 0, 0),
+    past_account=nodes.past_account(0, 0, 0),
+    past_balance=nodes.inode(Kind.PAST_BALANCE, 0),
 )
 LOOK_SECONDS: Final = 0.002  # at the end: whether a writer still waits
 

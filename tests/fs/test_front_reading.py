@@ -16,6 +16,7 @@ import pytest
 from ledgerfsd.core.engine import Engine
 from ledgerfsd.core.front import Front, ffi, lib
 from ledgerfsd.core.kernel import HeldBalances, balance
+from ledgerfsd.service import render
 from ledgerfsd.types import Mode
 from ledgerfsd.vfs import nodes
 from ledgerfsd.vfs.front import NUMBERS
@@ -215,6 +216,53 @@ def test_a_balance_is_of_one_state_and_told_of_a_commit(here: Device) -> None:
     assert here.pay(pay()) == ([1], [])
     here.opens(node, told=node)
     assert here.ask(RELEASE, node, bytes(24)) == (0, b"")
+
+
+def test_a_past_balance(here: Device) -> None:
+    """By any time, and by what directories say without one. SEMANTICS 12.1, SEMANTICS 12.3"""
+    here.pay(pay("5.00"))
+    time = here.engine.entry(here.engine.transaction(1)).tobytes().rpartition(b'"time":"')[2][:30]
+    size = here.engine.transaction(1) + 1
+    entry, valid, state = here.look(nodes.past_directory(0, 0, 0), time)
+    assert (entry, valid, state.mode, state.links) == (LONG, LONG, DIRECTORY, 2)
+    part, label, key = nodes.past_parts(nodes.number_of(state.inode))
+    assert (part, key, label) == (1, size, render.time_of(b'"time":"' + time) // 10**9 % 8)
+    for where, its_key in ((label, size), (9, size), (14, size), (10, 1)):
+        accounts = here.look(nodes.past_directory(1, where, its_key), b"accounts")[2]
+        assert accounts == state._replace(inode=nodes.past_directory(2, where, its_key))
+        account = here.look(accounts.inode, b"b")[2]
+        assert account == state._replace(inode=nodes.past_account(where, its_key, 1))
+        found = here.look(account.inode, b"balance.json")
+        text, mtime = balance(here.engine, 1, size)
+        assert found == (
+            LONG,
+            LONG,
+            Attributes(nodes.account_at(Kind.PAST_BALANCE, 1, size), 512, mtime, FILE, 1, 1001),
+        )
+        here.opens(found[2].inode)
+        assert here.reads(found[2].inode) == text != balance(here.engine, 1)[0]
+        assert here.ask(OPEN, found[2].inode, struct.pack("=II", O_RDWR, 0)) == (errno.EROFS, b"")
+    opened = nodes.past_directory(2, 9, here.engine.account(1).open_index)
+    assert here.ask(LOOKUP, opened, b"b\0") == (errno.ENOENT, b""), "not opened by then"
+    assert len(here.held) == 0
+    for name in (
+        b"2026-11",
+        b"named",
+        b"block-2",
+        b"effective",
+        b"2199-01-01T00:00:00Z",
+        b"1970-01-01T00:00:00Z",
+        b"2026-13-01T00:00:00Z",
+    ):
+        here.send(LOOKUP, nodes.past_directory(0, 0, 0), name + b"\0")
+        assert here.passed_on() == name + b"\0"
+    for directory in (
+        nodes.past_directory(1, 13, 1),
+        nodes.past_directory(1, 15, 1),
+        nodes.past_directory(1, 9, 1 << 31),
+    ):
+        here.send(LOOKUP, directory, b"accounts\0")
+        assert here.passed_on() == b"accounts\0"
 
 
 def test_what_would_write_is_refused(here: Device) -> None:

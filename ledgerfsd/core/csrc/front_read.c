@@ -198,6 +198,7 @@ static int look(lfs_front *f, const fuse_head *h) {
     if (h->nodeid == f->tree.accounts) return look_for_account(f, h, name, len);
     if (h->nodeid == f->tree.transactions) return look_for_transaction(f, h, name, len);
     if (lfs_front_is(h->nodeid, f->tree.account)) return look_in_account(f, h, name, len);
+    if (lfs_front_is_past(f, h->nodeid)) return lfs_front_past_look(f, h, name, len);
     return 0;
 }
 
@@ -244,5 +245,5 @@ int lfs_front_read_request(lfs_front *f, uint8_t *bytes, size_t len) {
     if (lfs_front_is(h->nodeid, f->tree.balance)) return of_balance(f, h);
     if (lfs_front_is(h->nodeid, f->tree.account)) return of_account(f, h);
     if (lfs_front_is(h->nodeid, f->tree.transaction)) return of_transaction(f, h);
-    return 0;
+    return lfs_front_is_past(f, h->nodeid) && lfs_front_past_request(f, h);
 }

@@ -22,4 +22,9 @@ uint64_t lfs_front_number(uint64_t node);
 int lfs_front_is(uint64_t node, uint64_t kind);
 int lfs_front_only_reads(const fuse_head *h);
 const char *lfs_front_name_of(const fuse_head *h, size_t *len); /* of a LOOKUP; NULL: not what we know */
+
+/* front_past.c */
+int lfs_front_is_past(const lfs_front *f, uint64_t node);
+int lfs_front_past_look(lfs_front *f, const fuse_head *h, const char *name, size_t len);
+int lfs_front_past_request(lfs_front *f, const fuse_head *h);
 #endif

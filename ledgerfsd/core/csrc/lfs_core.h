@@ -149,6 +149,7 @@ void lfs_front_counts(lfs_engine *e, uint32_t *open, uint32_t *waiting, uint64_t
 typedef struct { /* how the mount numbers its nodes (vfs/nodes.py), and what it says of files that are only read */
     uint64_t accounts, transactions;        /* these directories */
     uint64_t account, balance, transaction; /* what the nodes of these kinds begin with */
+    uint64_t past_directory, past_account, past_balance;
     uint32_t uid, gid, seconds;             /* seconds: for which names and attributes are valid */
 } lfs_front_tree;
 /* Let it answer what is read (see front_read.c). */
