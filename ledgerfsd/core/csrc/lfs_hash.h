@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define LFS_SUM_PAIR_BYTES 208
+
 /* cffi-begin */
 /* Name of the implementation in use. By default the first of these that the processor can run: "avx512x16+sha-ni",
  * "avx512x16+openssl", "sha-ni", "avx2x8+openssl", "openssl". */
@@ -25,6 +27,8 @@ void lfs_leaf_hashes(const uint8_t *const *entries, const uint32_t *lens, size_t
 void lfs_node_hash(const uint8_t left[32], const uint8_t right[32], uint8_t out[32]);
 /* The node hashes of n neighbouring pairs, 64 bytes each; out may be pairs. */
 void lfs_node_hashes(const uint8_t *pairs64n, size_t n, uint8_t *out32n);
+/* Node hash of the state tree (docs/FORMAT.md, section 12): H(0x11 || height || a pair of LFS_SUM_PAIR_BYTES) of n pairs; out[i] gets that of pairs[i]. */
+void lfs_sum_node_hashes(uint8_t height, const uint8_t *const *pairs, size_t n, uint8_t *const *out);
 /* RFC 6962 MTH over n leaf hashes (n >= 0; the empty tree is H("")). scratch has room for (n + 1) / 2 * 32 bytes
  * and may be leaves32n itself. */
 void lfs_mth(const uint8_t *leaves32n, size_t n, uint8_t *scratch, uint8_t out[32]);

@@ -43,6 +43,7 @@ typedef struct {
 
 /* A compression function for `lanes` messages at once. state[word * lanes + lane] is aligned to 64 bytes. */
 #define LFS_LANES_MAX 16
+#define LFS_SUM_NODE_TAG 0x11
 typedef struct {
     void (*blocks)(uint32_t *state, const uint8_t *const *data, size_t blocks);
     unsigned lanes;
@@ -52,6 +53,7 @@ typedef struct {
     void (*texts)(int prefix, const uint8_t *const *texts, const uint32_t *lens, unsigned blocks, const uint8_t *const *soon, uint8_t *const *out);
     /* Nodes of neighbouring pairs; out may be pairs. */
     void (*nodes)(const uint8_t *pairs, uint8_t *out);
+    void (*sum_nodes)(uint8_t height, const uint8_t *const *pairs, uint8_t *const *out);
 } lfs_lanes;
 extern const lfs_lanes LFS_AVX2_X8, LFS_AVX2_X16, LFS_AVX512_X16;
 

@@ -4,11 +4,9 @@
 #include "lfs_hash.h"
 
 #define TAG_LEAF 0x10
-#define TAG_NODE 0x11
 #define TAG_STATE 0x12
 #define SUM_BYTES 24
-#define NODE_MESSAGE_BYTES (2 + 2 * LFS_NODE_BYTES)
-#define NODE_ROW_BYTES 256 /* the message, 0x80, zeros and the length in bits: four blocks */
+_Static_assert(2 * LFS_NODE_BYTES == LFS_SUM_PAIR_BYTES, "as sha256.c hashes them");
 
 /* -- bytes */
 
@@ -33,12 +31,12 @@ static uint64_t get_u64(const uint8_t *p) {
     return __builtin_bswap64(value);
 }
 
-static void sum_add(uint8_t *out, const uint8_t *a, const uint8_t *b) {
-    u128 carry = 0;
-    for (int at = SUM_BYTES - 8; at >= 0; at -= 8, carry >>= 64) {
-        carry += (u128)get_u64(a + at) + get_u64(b + at);
-        put_u64(out + at, (uint64_t)carry);
-    }
+static inline void sum_add(uint8_t *out, const uint8_t *a, const uint8_t *b) {
+    uint64_t low, middle;
+    uint64_t carry = __builtin_add_overflow(get_u64(a + 16), get_u64(b + 16), &low);
+    uint64_t next = __builtin_add_overflow(get_u64(a + 8), get_u64(b + 8), &middle);
+    next |= __builtin_add_overflow(middle, carry, &middle);
+    put_u64(put_u64(put_u64(out, get_u64(a) + get_u64(b) + next), middle), low);
 }
 
 static void sums_add(lfs_node *out, const lfs_node *pair) {
@@ -83,28 +81,13 @@ static void sort_rising(uint32_t *positions, uint32_t n) {
 typedef struct {
     lfs_tree *tree;
     unsigned level;
-    uint32_t n, position[NODES_STAGED];
-    uint8_t rows[NODES_STAGED][NODE_ROW_BYTES]; /* padded as SHA-256 pads them */
+    uint32_t n;
+    const uint8_t *pair[NODES_STAGED]; /* of the level below, of which nothing changes any more; hashed where they stand */
+    uint8_t *hash[NODES_STAGED];
 } nodes;
 
-static void nodes_begin(nodes *s, lfs_tree *tree) {
-    uint8_t *row = s->rows[0];
-    s->tree = tree;
-    s->n = 0;
-    memset(row, 0, NODE_ROW_BYTES);
-    row[0] = TAG_NODE;
-    row[NODE_MESSAGE_BYTES] = 0x80;
-    put_u64(row + NODE_ROW_BYTES - 8, 8 * NODE_MESSAGE_BYTES);
-    for (int i = 1; i < NODES_STAGED; i++) memcpy(s->rows[i], row, NODE_ROW_BYTES);
-}
-
 static void nodes_flush(nodes *s) {
-    uint8_t digests[NODES_STAGED][32];
-    const uint8_t *rows[NODES_STAGED];
-    for (uint32_t i = 0; i < s->n; i++) rows[i] = s->rows[i];
-    lfs_sha256_padded(rows, NODE_ROW_BYTES / 64, s->n, digests[0]);
-    lfs_node *level = s->tree->level[s->level];
-    for (uint32_t i = 0; i < s->n; i++) memcpy(level[s->position[i]].bytes, digests[i], 32);
+    lfs_sum_node_hashes((uint8_t)s->level, s->pair, s->n, s->hash);
     s->n = 0;
 }
 
@@ -115,11 +98,9 @@ static void node_renew(nodes *s, uint32_t position) {
         *out = pair[0];
         return;
     }
-    uint8_t *row = s->rows[s->n];
-    row[1] = (uint8_t)s->level;
-    memcpy(row + 2, pair, 2 * LFS_NODE_BYTES);
     sums_add(out, pair);
-    s->position[s->n++] = position;
+    s->pair[s->n] = pair->bytes;
+    s->hash[s->n++] = out->bytes;
     if (s->n == NODES_STAGED) nodes_flush(s);
 }
 
@@ -158,10 +139,9 @@ static void grow(lfs_tree *tree) {
 
 /* In pieces of which all low levels stay in the cache. */
 static void hash_low(lfs_tree *tree) {
-    nodes staged;
+    nodes staged = {.tree = tree};
     if (!tree->n_changed) return;
     grow(tree);
-    nodes_begin(&staged, tree);
     sort_rising(tree->changed, tree->n_changed);
     for (uint32_t at = 0; at < tree->n_changed; at += PIECE) {
         uint32_t left = tree->n_changed - at, n = climb(&staged, tree->changed + at, left < PIECE ? left : PIECE, 0, LFS_LOW_LEVELS);
@@ -176,9 +156,8 @@ static void hash_low(lfs_tree *tree) {
 }
 
 static void hash_high(lfs_tree *tree) {
-    nodes staged;
+    nodes staged = {.tree = tree};
     if (!tree->n_risen) return;
-    nodes_begin(&staged, tree);
     sort_rising(tree->risen, tree->n_risen);
     climb(&staged, tree->risen, tree->n_risen, LFS_LOW_LEVELS, LFS_TREE_LEVELS);
     tree->n_risen = 0;
