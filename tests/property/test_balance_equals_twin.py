@@ -23,7 +23,7 @@ SIDES = ("debit", "credit")
 
 def openings(decimals: int) -> list[dict[str, Any]]:
     """Accounts of either normal side that may be lowered without limit, some of the longest name."""
-    currency = f"CURRENCY.{decimals:03}"
+    currency = f"CURRENCY{decimals:03}"
     accounts = [
         {
             "type": "open_account",
