@@ -299,13 +299,14 @@ def test_the_socket_is_answered_without_asking_when_nobody_has_to_be_told(engine
         engine.completions()
         engine.deliver()
         assert json.loads(client.recv(4096))["line"] == 5
-        for who in Attending:
+        for who in (Attending.KERNEL, Attending.EVENTS):
             engine.attend(who, True)
             assert readable(engine.wakeup_fd, 0), "what was committed just before was announced to nobody"
             engine.completions()
             ask(6 + who, "c", "d")
             told(5 + who)
             engine.attend(who, False)
+        engine.attend(Attending.RECEIPTS, True)  # of files only: no line waits for it
         ask(9, "c", "d")
         assert json.loads(client.recv(4096))["line"] == 8
     engine.close()
