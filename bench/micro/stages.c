@@ -128,7 +128,7 @@ uint64_t lfs_stages_render(lfs_stages *s, const uint8_t *lines, size_t len, uint
     uint64_t begin = now();
     for (uint32_t i = 0; i < rounds; i++) {
         if (s->group->entries + 4 > LFS_BATCH_INTENTS_MAX) take_group(s);
-        lfs_render_txn(&s->ledger, in, in->id, "transfer", 0, 0, in->postings, effects, 2);
+        lfs_render_txn(&s->ledger, in, in->id, LFS_WORD("transfer"), 0, 0, in->postings, effects, 2);
     }
     uint64_t spent = now() - begin;
     lfs_arena_reset(&s->arena);

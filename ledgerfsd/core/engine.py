@@ -339,7 +339,8 @@ class Engine:
         self._check(lib.lfs_socket_start(self._handle, descriptor))
 
     def deliver(self) -> None:
-        """Let the socket answer what had finished when ``completions`` was called last."""
+        """All of ``touched`` has been told: let the socket answer what had finished when ``completions`` was called last."""
+        lib.lfs_told(self._handle)
         lib.lfs_socket_deliver(self._handle)
 
     def socket_counts(self) -> tuple[int, int, int]:
@@ -655,7 +656,7 @@ class Engine:
         lib.lfs_watch(self._handle, ordinal, on)
 
     def touched(self) -> list[int]:
-        """Watched accounts that durable entries touched since the last call."""
+        """Watched accounts that durable entries touched since the last call. Until ``deliver`` no commit is answered without asking."""
         found: list[int] = []
         piece = ffi.new("uint32_t[]", 1024)
         while count := lib.lfs_touched(self._handle, piece, 1024):

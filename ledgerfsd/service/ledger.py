@@ -23,7 +23,7 @@ from ledgerfsd.service import system
 from ledgerfsd.service.metrics import Metrics
 from ledgerfsd.service.named import NamedSnapshots
 from ledgerfsd.service.points import Points
-from ledgerfsd.types import Counts, Mode, Result
+from ledgerfsd.types import Mode, Result
 
 log = structlog.get_logger()
 
@@ -139,11 +139,6 @@ class Ledger:
         self._asked: dict[int, Asked] = {}
         self._known = engine.counts()
         self._turn = trio.Lock()
-
-    @property
-    def known(self) -> Counts:
-        """The durable state in numbers, as last announced."""
-        return self._known
 
     async def start(self, data: bytes, *, source: bytes, first_line: int, mode: Mode, dry_run: bool = False) -> Ticket:
         """Queue intents and return at once, or wait for room first. Raises Refused(busy): then nothing was queued."""

@@ -125,6 +125,7 @@ def run(mount: Path, board_path: Path, readers: list[tuple[str, int, str]]) -> L
         said = [each.communicate(timeout=60)[0] for each in processes]
     print(f"{paid} payments, {reads} reads")
     look = Look(paid, reads, {role: Report(**json.loads(text)) for role, text in zip(roles, said, strict=True)})
+    look.assert_nothing_missed()  # who found something has ended before its time
     assert min(look.paid) >= PAID  # else we would have seen nothing change
     assert min(look.reads) >= LOOKS
     return look

@@ -267,12 +267,15 @@ def test_the_socket_is_answered_without_asking_when_nobody_has_to_be_told(engine
             intent = {"id": f"s{number}", "debit": debit, "credit": credit, "amount": "1.00"}
             client.sendall(json.dumps(intent).encode() + b"\n")
 
+        touched: list[int] = []
+
         def told(number: int) -> None:
             """The wake-up comes first, and the answers wait for it, in the order of the lines."""
             assert readable(engine.wakeup_fd, 20)
             engine.drain()
             assert not readable(client, 0.05)
             engine.completions()
+            touched.extend(engine.touched())
             engine.deliver()
             assert [json.loads(line)["line"] for line in client.recv(4096).splitlines()] == [number]
 
@@ -285,7 +288,7 @@ def test_the_socket_is_answered_without_asking_when_nobody_has_to_be_told(engine
         engine.watch(engine.ordinal(b"a"), True)
         ask(2)
         told(2)
-        assert engine.touched() == [engine.ordinal(b"a")]
+        assert touched == [engine.ordinal(b"a")]
         ask(3, "c", "d")
         assert json.loads(client.recv(4096))["line"] == 3
         ask(4)
@@ -309,4 +312,11 @@ def test_the_socket_is_answered_without_asking_when_nobody_has_to_be_told(engine
         engine.attend(Attending.RECEIPTS, True)  # of files only: no line waits for it
         ask(9, "c", "d")
         assert json.loads(client.recv(4096))["line"] == 8
+        submit(engine, transfer(1))  # of somebody else, who waits for no answer here
+        engine.completions()
+        assert engine.touched() == [engine.ordinal(b"a")]
+        ask(10, "c", "d")  # what it touches may have been taken just now, and is being told
+        told(9)
+        ask(11, "c", "d")
+        assert json.loads(client.recv(4096))["line"] == 10
     engine.close()

@@ -27,7 +27,7 @@ from tests.conftest import SEGMENT_BYTES
 
 CLASSES = ("customer_liability", "safeguarding_asset", "suspense")
 BURST = 2_000  # accounts: more than are hashed for each seal
-OPENINGS = 400_000  # accounts: more than a second's work
+OPENINGS = 1_000_000  # accounts: more than a second's work on a quick machine too
 PIECE = 100_000
 CROWD = 40_000  # accounts: more than are left to the thread that writes
 

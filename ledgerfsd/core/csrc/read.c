@@ -226,14 +226,21 @@ void lfs_attend(lfs_engine *e, unsigned bit, int on) {
 /* Whoever attends from now on reads, after that, what is published now. */
 int lfs_unattended(lfs_engine *e, unsigned bits) {
     pthread_mutex_lock(&e->publish);
-    int unattended = !(e->attended & bits) && !e->n_touched;
+    int unattended = !(e->attended & bits) && !e->n_touched && !e->telling;
     pthread_mutex_unlock(&e->publish);
     return unattended;
+}
+
+void lfs_told(lfs_engine *e) {
+    pthread_mutex_lock(&e->publish);
+    e->telling = 0;
+    pthread_mutex_unlock(&e->publish);
 }
 
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap) {
     pthread_mutex_lock(&e->publish);
     uint32_t n = 0;
+    if (e->n_touched) e->telling = 1;
     while (e->n_touched && n < cap) {
         out[n] = e->touched[--e->n_touched];
         e->watched[out[n++]] &= 1;

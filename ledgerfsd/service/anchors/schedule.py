@@ -97,7 +97,7 @@ class Anchoring:
 
         Digests were signed, so the signer knows as much; but not when its memory was rolled back too.
         """
-        digest, entries = self._digests.newest, self._ledger.known.entries
+        digest, entries = self._digests.newest, self._engine.counts().entries
         if digest is None:
             return
         if digest.size > entries:
@@ -180,14 +180,14 @@ class Anchoring:
 
     def _first_behind(self, size: int) -> int:
         """Index of the first entry that counts and that a log of this size does not hold; -1: there is none."""
-        for index in range(size, self._ledger.known.entries):
+        for index in range(size, self._engine.counts().entries):
             # Anchors are recorded one at a time, each after a digest that something else called for: this ends soon.
             if msgspec.json.decode(self._engine.entry(index)).get("t") not in UNCOUNTED:
                 return index
         return -1
 
     def _entries_behind(self, size: int) -> int:
-        return self._ledger.known.entries - size if self._first_behind(size) >= 0 else 0
+        return self._engine.counts().entries - size if self._first_behind(size) >= 0 else 0
 
     def _seconds_behind(self, size: int) -> float:
         index = self._first_behind(size)
@@ -266,7 +266,7 @@ class Anchoring:
                         digest.size,
                         bytes.fromhex(digest.issued.root),
                         digest.checkpoint,
-                        self._ledger.known.incarnation,
+                        self._engine.counts().incarnation,
                     )
                 )
             outcome = self._outcome(standing, digest, "anchored", evidence=evidence)
