@@ -130,6 +130,7 @@ class Attending(enum.IntFlag):
     KERNEL = 1  # it holds attributes that every commit changes
     EVENTS = 2  # somebody waits for an event
     RECEIPTS = 4  # the kernel holds attributes of receipts/; of commits through files only
+    PROOFS = 8  # the next transactions are to be signed at once
 
 
 class Posting(NamedTuple):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 import trio
 
+from ledgerfsd.core.engine import Attending
 from ledgerfsd.errors import LedgerError
 from ledgerfsd.merkle import balance_proof, proof
 from ledgerfsd.merkle.tlog_proof import TlogProof, encode_hashes
@@ -121,7 +122,10 @@ class Proofs:
         if signed is None or not in_force:
             signed = await self.newest()
         if index >= self._covered:
-            self._covered, self._expected = signed.size, True
+            self._covered = signed.size
+            if not self._expected:
+                self._expected = True
+                self._engine.attend(Attending.PROOFS, True)  # else we may hear of the next ones a second later
         return signed
 
     # -- ahead of readers
@@ -130,6 +134,7 @@ class Proofs:
         """More became durable (``Ledger.on_change``). Whoever committed it does not wait for a signature."""
         if self._expected and change.transactions:
             self._expected = False
+            self._engine.attend(Attending.PROOFS, False)
             self._sealed.set()
 
     async def sign_ahead(self) -> None:

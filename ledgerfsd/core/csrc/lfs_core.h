@@ -242,9 +242,10 @@ uint64_t lfs_kernel_count(lfs_engine *e);
 
 /* Watch an account for the sake of its other files. */
 int lfs_watch(lfs_engine *e, uint64_t ordinal, int on);
-enum { LFS_ATTEND_KERNEL = 1, LFS_ATTEND_EVENTS = 2, LFS_ATTEND_RECEIPTS = 4 };
-/* While any bit of `attended` is set, or a watched account was touched, or Python has taken `touched` and not said lfs_told, the wake-up comes before a commit is answered; else the socket and the front's
- * files are answered without it. (Receipts matter to files only.) Setting a bit gives a wake-up as well: for what was committed just before. */
+enum { LFS_ATTEND_KERNEL = 1, LFS_ATTEND_EVENTS = 2, LFS_ATTEND_RECEIPTS = 4, LFS_ATTEND_PROOFS = 8 };
+/* While any bit of `attended` is set, or a watched account was touched, or Python has taken `touched` and not said lfs_told, the wake-up comes
+ * before a commit is answered; else the socket and the front's files are answered without it. (Receipts matter to files only.) Setting a bit gives
+ * a wake-up as well: for what was committed just before. */
 void lfs_attend(lfs_engine *e, unsigned bit, int on);
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap);
 void lfs_told(lfs_engine *e); /* of all that lfs_touched gave */
