@@ -320,3 +320,21 @@ def test_the_socket_is_answered_without_asking_when_nobody_has_to_be_told(engine
         ask(11, "c", "d")
         assert json.loads(client.recv(4096))["line"] == 10
     engine.close()
+
+
+def test_the_memory_of_long_submissions_goes_round(engine: Engine) -> None:
+    """Longer and shorter ones in turn, more than are kept: each is judged as it came."""
+    submit(engine, opening("a", "1000000.00"), opening("b"))
+    number = 0
+    for _ in range(2):
+        for lines in (700, 1500, 600, 1, 3000, 40_000, 650):
+            texts = [transfer(number + line) for line in range(lines)]
+            number += lines
+            for text in (texts, texts[: lines // 2]):
+                engine.submit("\n".join(text).encode(), source=b"f", first_line=1, mode=Mode.EACH)
+        engine.drain()
+        for completion in engine.completions():
+            assert completion.committed == len(completion) == completion.lines
+        engine.tick()
+        engine.tick()  # given back
+    assert engine.counts().transactions == 1 + number + 1

@@ -89,6 +89,7 @@ void lfs_engine_free(lfs_engine *e) {
     for (int i = 0; i < LFS_GROUPS; i++)
         if (e->groups[i]) lfs_group_free(e->groups[i]);
     for (lfs_ticket *t; (t = lfs_take(e));) lfs_ticket_free(t);
+    lfs_texts_free(e);
     munmap(e->published, accounts * sizeof *e->published);
     munmap(e->watched, accounts);
     lfs_kernel_free(e->kernel);
@@ -342,6 +343,7 @@ static void *apply_loop(void *context) {
         lfs_ticket *t = next_ticket(e, &tick);
         if (t) {
             lfs_process(e, t);
+            lfs_text_return(e, t);
             lfs_group *g = e->ledger.group;
             *g->tickets_tail = t;
             g->tickets_tail = &t->next;
@@ -398,24 +400,12 @@ void lfs_engine_stop(lfs_engine *e) {
 
 uint64_t lfs_submit(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line, int mode,
                     uint64_t now_ns) {
-    lfs_ticket *t = lfs_ticket_new(data, len, source, first_line);
+    lfs_ticket *t = lfs_ticket_take(e, data, len, source, first_line);
     t->mode = mode & 15;
     t->dry_run = mode >> 4 & 1;
     t->system = mode >> 5 & 1;
     t->now_ns = now_ns;
     return lfs_enqueue(e, t);
-}
-
-lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line) {
-    lfs_ticket *t = lfs_grow(NULL, sizeof *t);
-    memset(t, 0, sizeof *t);
-    t->data = lfs_grow(NULL, len + 64); /* the string scanner reads in strides */
-    memcpy(t->data, data, len);
-    memset(t->data + len, 0, 64);
-    t->len = len;
-    t->first_line = first_line;
-    snprintf(t->source, sizeof t->source, "%s", source);
-    return t;
 }
 
 uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t) {
@@ -436,6 +426,7 @@ uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t) {
 void lfs_tick(lfs_engine *e) {
     pthread_mutex_lock(&e->lock);
     e->tick_wanted = 1;
+    if (++e->texts_idle > 1) lfs_texts_free(e); /* none was taken for a second */
     if (atomic_load(&e->state_stale)) e->state_due = 1;
     pthread_cond_broadcast(&e->to_apply);
     pthread_cond_signal(&e->to_write);

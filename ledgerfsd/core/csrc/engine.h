@@ -49,13 +49,18 @@ typedef struct { /* one sealed batch on its way into the projections */
     uint64_t n_tiles;
 } lfs_batch;
 
+#define LFS_LONG_TEXT (64u << 10) /* bytes of a submission; from here on its memory is used again */
+#define LFS_TEXTS 8
+
+typedef struct { uint8_t *bytes; size_t size; } lfs_room;
+
 struct lfs_ticket {
     uint64_t number;
     int mode, dry_run, system;
     uint64_t now_ns;
     char source[256];
     uint8_t *data;
-    size_t len;
+    size_t len, room; /* room: of `data`, if it is one of the texts that are kept, else 0 */
     uint32_t first_line, lines;
     int ids_required;    /* an intent without an id is refused: two connections may send the same line */
     uint64_t connection; /* of the socket (see socket.c), 0: Python's */
@@ -123,6 +128,9 @@ struct lfs_engine {
     lfs_ticket *queue, **queue_tail, *done, **done_tail;
     lfs_proof *proofs, *proven; /* asked for; answered */
     uint64_t next_ticket, inflight_tickets, inflight_bytes;
+    lfs_room texts[LFS_TEXTS]; /* for submissions to come; the one used last is taken first, since a cache may still have it */
+    uint32_t n_texts;
+    int texts_idle; /* ticks since one was taken */
     lfs_group *groups[LFS_GROUPS], *ready, *writing;
     char failure[256];
     int failure_code; /* 0, LFS_READ_ONLY or LFS_STORAGE_ERROR */
@@ -197,6 +205,9 @@ int lfs_writer_idle(lfs_engine *e);
 void lfs_turn_read_only(lfs_engine *e, int code, const char *why); /* for good; the first reason stays */
 
 lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the data is copied */
+lfs_ticket *lfs_ticket_take(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the same, for what may be long */
+void lfs_text_return(lfs_engine *e, lfs_ticket *t); /* T1: it is judged, and nothing points into its text */
+void lfs_texts_free(lfs_engine *e);                 /* under the lock */
 uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t); /* a list of them, under one lock; the number of the first */
 int lfs_unattended(lfs_engine *e, unsigned bits); /* what is published now may be answered without asking Python, if these are all that matter */
 

@@ -209,8 +209,8 @@ static void welcome(lfs_engine *e, struct lfs_socket *s) {
 
 /* -- reading */
 
-static void take(struct lfs_socket *s, connection *c, uint32_t slot, size_t len) {
-    lfs_ticket *t = lfs_ticket_new(c->in.bytes + c->in.at, len, "socket", c->next_line);
+static void take(lfs_engine *e, struct lfs_socket *s, connection *c, uint32_t slot, size_t len) {
+    lfs_ticket *t = lfs_ticket_take(e, c->in.bytes + c->in.at, len, "socket", c->next_line);
     t->ids_required = 1;
     t->connection = (uint64_t)c->generation << 32 | (slot + 1);
     for (const uint8_t *p = t->data; (p = memchr(p, '\n', (size_t)(t->data + len - p))); p++) c->next_line++;
@@ -237,7 +237,7 @@ static void refuse_long_line(struct lfs_socket *s, connection *c) {
 }
 
 /* What of the input is whole lines; at the end of the input also what has no newline. */
-static void take_lines(struct lfs_socket *s, uint32_t slot) {
+static void take_lines(lfs_engine *e, struct lfs_socket *s, uint32_t slot) {
     connection *c = s->slots[slot];
     uint8_t *begin = c->in.bytes + c->in.at, *end = c->in.bytes + c->in.used;
     if (c->skipping) {
@@ -250,18 +250,18 @@ static void take_lines(struct lfs_socket *s, uint32_t slot) {
     }
     uint8_t *last = memrchr(begin, '\n', (size_t)(end - begin));
     size_t whole = c->ended ? (size_t)(end - begin) : last ? (size_t)(last + 1 - begin) : 0;
-    if (whole) take(s, c, slot, whole);
+    if (whole) take(e, s, c, slot, whole);
     else if (waiting(&c->in) > LONG_LINE_BYTES && !c->tickets) refuse_long_line(s, c);
 }
 
-static void receive(struct lfs_socket *s, uint32_t slot) {
+static void receive(lfs_engine *e, struct lfs_socket *s, uint32_t slot) {
     connection *c = s->slots[slot];
     room(&c->in, READ_BYTES);
     ssize_t n = recv(c->fd, c->in.bytes + c->in.used, READ_BYTES, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (n > 0) c->in.used += (size_t)n;
     else c->ended = 1; /* or it broke: what was sent whole counts all the same */
-    take_lines(s, slot);
+    take_lines(e, s, slot);
 }
 
 /* -- handing back */
@@ -338,7 +338,7 @@ static void hand_back(lfs_engine *e, struct lfs_socket *s) {
         connection *c = s->slots[slot];
         if (!c || !(all || s->changed[slot])) continue;
         s->changed[slot] = 0;
-        if (!c->tickets && waiting(&c->in) > LONG_LINE_BYTES) take_lines(s, slot); /* its answer had to wait for those before */
+        if (!c->tickets && waiting(&c->in) > LONG_LINE_BYTES) take_lines(e, s, slot); /* its answer had to wait for those before */
         settle(e, s, slot);
     }
     submit(e, s);
@@ -359,7 +359,7 @@ static void *socket_loop(void *context) {
             } else if (which > CONNECTIONS_MAX) {
                 if (read(s->wake, &count, sizeof count) > 0) hand_back(e, s);
             } else if (s->slots[which]) {
-                if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !s->slots[which]->ended) receive(s, (uint32_t)which);
+                if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) && !s->slots[which]->ended) receive(e, s, (uint32_t)which);
                 settle(e, s, (uint32_t)which);
             }
         }

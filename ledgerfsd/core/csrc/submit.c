@@ -3,13 +3,14 @@
 #include <stdlib.h>
 #include "lfs_json.h"
 
+#define COMMON_LINE 128 /* bytes of an intent, to guess how many results there will be */
 #define FETCH_AFTER 6 /* intents */
 #define HAND_OVER_EARLY 1024 /* a long submission gives the writer something as soon as it is idle, but no crumbs */
 #define ALIGNED 64 /* a batch that begins at a multiple of this shares nearly all nodes of its own tree with the log's: see lfs_frontier_append_batch */
 
 lfs_result *lfs_result_add(lfs_ticket *t) {
     if (t->n == t->size) {
-        t->size = t->size ? 2 * t->size : 4;
+        t->size = t->size ? 2 * t->size : 4 + (uint32_t)(t->len / COMMON_LINE);
         t->results = lfs_grow(t->results, t->size * sizeof *t->results);
     }
     lfs_result *result = &t->results[t->n++];

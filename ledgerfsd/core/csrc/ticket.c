@@ -1,6 +1,61 @@
-/* Finished submissions as Python reads them. */
+/* Submissions: their memory, and how Python reads them when they are finished. */
 #include "engine.h"
 #include <stdlib.h>
+
+#define TEXT_MAX (4u << 20) /* of a room that is kept */
+
+static lfs_ticket *ticket_with(lfs_room room, const uint8_t *data, size_t len, const char *source, uint32_t first_line) {
+    lfs_ticket *t = lfs_grow(NULL, sizeof *t);
+    memset(t, 0, sizeof *t);
+    t->data = room.bytes ? room.bytes : lfs_grow(NULL, len + 64); /* the string scanner reads in strides */
+    t->room = room.size;
+    memcpy(t->data, data, len);
+    memset(t->data + len, 0, 64);
+    t->len = len;
+    t->first_line = first_line;
+    snprintf(t->source, sizeof t->source, "%s", source);
+    return t;
+}
+
+lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line) {
+    return ticket_with((lfs_room){0}, data, len, source, first_line);
+}
+
+/* The kernel clears memory before it gives it, which takes longer than to copy the text. So the rooms of long texts go round. */
+lfs_ticket *lfs_ticket_take(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line) {
+    lfs_room room = {0};
+    if (len >= LFS_LONG_TEXT && len + 64 <= TEXT_MAX) {
+        pthread_mutex_lock(&e->lock);
+        e->texts_idle = 0;
+        if (e->n_texts) room = e->texts[--e->n_texts];
+        pthread_mutex_unlock(&e->lock);
+        if (room.size < len + 64) {
+            free(room.bytes);
+            room.size = (len + 64 + len / 8 + 4095) & ~(size_t)4095; /* the next may be somewhat longer */
+            if (room.size > TEXT_MAX) room.size = TEXT_MAX;
+            room.bytes = lfs_grow(NULL, room.size);
+        }
+    }
+    return ticket_with(room, data, len, source, first_line);
+}
+
+void lfs_text_return(lfs_engine *e, lfs_ticket *t) {
+    if (!t->room) return;
+    lfs_room room = {t->data, t->room};
+    t->data = NULL;
+    t->room = 0;
+    pthread_mutex_lock(&e->lock);
+    if (e->n_texts < LFS_TEXTS) {
+        e->texts[e->n_texts++] = room;
+        room.bytes = NULL;
+    }
+    pthread_mutex_unlock(&e->lock);
+    free(room.bytes);
+}
+
+void lfs_texts_free(lfs_engine *e) {
+    while (e->n_texts) free(e->texts[--e->n_texts].bytes);
+}
 
 void lfs_ticket_free(lfs_ticket *t) {
     free(t->data);
