@@ -11,6 +11,7 @@
 
 #define SMALL_BYTES 4096 /* of a submission that a group waits for */
 #define SMALL_GROUP 256 /* intents of a group that waits for one */
+#define LONE_BYTES 1024 /* of a submission that T2 judges: it never fills a group, which T2 could not hand to itself */
 
 int lfs_fail_api(lfs_engine *e, const char *format, ...) {
     va_list args;
@@ -234,9 +235,47 @@ static void park(lfs_engine *e) {
 /* Under the lock. The writer waits and there is something for it; but a few small submissions that are queued already come along: judging one costs a
  * fiftieth of what a group of its own does. */
 static int is_due(const lfs_engine *e) {
-    if (!writer_idle(e)) return 0;
+    if (e->lent || !writer_idle(e)) return 0;
     if (!is_open(e)) return e->state_wanted && !e->pause_wanted;
     return e->pause_wanted || !e->queue || e->queue->len > SMALL_BYTES || e->ledger.group->intents >= SMALL_GROUP;
+}
+
+/* The same. Is there anything that T1 has to wake for? */
+static int has_to_apply(const lfs_engine *e) { return e->queue || e->tick_wanted || e->pause_wanted || e->state_wanted || e->stopping; }
+
+static lfs_ticket *take_queued(lfs_engine *e) {
+    lfs_ticket *t = e->queue;
+    e->queue = t->next;
+    if (!e->queue) e->queue_tail = &e->queue;
+    t->next = NULL;
+    return t;
+}
+
+static void judge(lfs_engine *e, lfs_ticket *t) {
+    lfs_process(e, t);
+    lfs_text_return(e, t);
+    lfs_group *g = e->ledger.group;
+    *g->tickets_tail = t;
+    g->tickets_tail = &t->next;
+}
+
+/* The same. T1 sleeps, T2 has nothing to write, and a small submission comes: T2 wakes for it, not T1, and judges it in T1's place. */
+static int is_lone(const lfs_engine *e) {
+    return e->parked && !e->lent && !is_open(e) && writer_idle(e) && e->queue && e->queue->len <= LONE_BYTES && !e->pause_wanted && !e->tick_wanted;
+}
+
+/* The same, which is let go meanwhile. T2: what is T1's is lent to us. */
+static void judge_lone(lfs_engine *e) {
+    e->lent = 1;
+    while (e->queue && e->queue->len <= LONE_BYTES && e->ledger.group->intents < SMALL_GROUP) {
+        lfs_ticket *t = take_queued(e);
+        pthread_mutex_unlock(&e->lock);
+        judge(e, t);
+        pthread_mutex_lock(&e->lock);
+    }
+    e->lent = 0;
+    close_group(e);
+    if (has_to_apply(e)) pthread_cond_signal(&e->to_apply);
 }
 
 static void *write_loop(void *context) {
@@ -246,7 +285,8 @@ static void *write_loop(void *context) {
     for (;;) {
         while (!e->ready && !(e->stopping > 1)) {
             lfs_proofs_answer(e);
-            if (!e->ready && !(e->stopping > 1)) pthread_cond_wait(&e->to_write, &e->lock);
+            if (is_lone(e)) judge_lone(e);
+            else if (!e->ready && !(e->stopping > 1)) pthread_cond_wait(&e->to_write, &e->lock);
         }
         if (!e->ready) break;
         lfs_group *g = e->writing = e->ready;
@@ -273,7 +313,7 @@ static void *write_loop(void *context) {
         e->writing = NULL;
         lfs_proofs_answer(e);
         if (e->parked && is_due(e)) close_group(e); /* T1 need not be woken, to wake us */
-        else pthread_cond_signal(&e->to_apply);
+        else if (has_to_apply(e)) pthread_cond_signal(&e->to_apply);
         if (soon && !e->spare_ready && !e->zero_wanted && !e->failure_code) {
             e->zero_wanted = 1;
             pthread_cond_signal(&e->to_zero);
@@ -308,7 +348,7 @@ static void *zero_loop(void *context) {
 static lfs_ticket *next_ticket(lfs_engine *e, int *tick) {
     pthread_mutex_lock(&e->lock);
     while (!is_due(e)) {
-        int nothing = !is_open(e) && writer_idle(e);
+        int nothing = !e->lent && !is_open(e) && writer_idle(e);
         if (e->pause_wanted && nothing) {
             e->paused = 1;
             pthread_cond_broadcast(&e->quiet);
@@ -316,7 +356,7 @@ static lfs_ticket *next_ticket(lfs_engine *e, int *tick) {
             e->paused = 0;
             continue;
         }
-        if (!e->pause_wanted && (e->queue || e->tick_wanted)) break;
+        if (!e->lent && !e->pause_wanted && (e->queue || e->tick_wanted)) break;
         if (e->stopping && nothing) break;
         park(e);
     }
@@ -325,12 +365,7 @@ static lfs_ticket *next_ticket(lfs_engine *e, int *tick) {
     if (!is_due(e)) {
         *tick = e->tick_wanted;
         e->tick_wanted = 0;
-        if (!e->pause_wanted && e->queue) {
-            t = e->queue;
-            e->queue = t->next;
-            if (!e->queue) e->queue_tail = &e->queue;
-            t->next = NULL;
-        }
+        if (!e->pause_wanted && e->queue) t = take_queued(e);
     }
     pthread_mutex_unlock(&e->lock);
     return t;
@@ -342,11 +377,7 @@ static void *apply_loop(void *context) {
         int tick;
         lfs_ticket *t = next_ticket(e, &tick);
         if (t) {
-            lfs_process(e, t);
-            lfs_text_return(e, t);
-            lfs_group *g = e->ledger.group;
-            *g->tickets_tail = t;
-            g->tickets_tail = &t->next;
+            judge(e, t);
         } else if (tick) {
             lfs_ids_settle(&e->ledger); /* so that runs which were merged away can be let go */
             if (!e->failure_code) lfs_expire(&e->ledger, lfs_clock());
@@ -418,8 +449,9 @@ uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t) {
         e->inflight_tickets++;
         e->inflight_bytes += t->len;
     }
-    pthread_cond_broadcast(&e->to_apply);
+    pthread_cond_t *idle = is_lone(e) ? &e->to_write : e->lent ? NULL : &e->to_apply;
     pthread_mutex_unlock(&e->lock);
+    if (idle) pthread_cond_signal(idle); /* who wakes shall find the lock free */
     return number;
 }
 

@@ -124,7 +124,7 @@ struct lfs_engine {
     pthread_mutex_t lock;
     pthread_cond_t to_apply, handed, to_write, to_zero, to_hash, hashed, quiet;
     pthread_t apply_thread, write_thread, zero_thread, tree_thread;
-    int running, stopping, parked, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready, state_wanted, state_due, tree_busy;
+    int running, stopping, parked, lent, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready, state_wanted, state_due, tree_busy;
     lfs_ticket *queue, **queue_tail, *done, **done_tail;
     lfs_proof *proofs, *proven; /* asked for; answered */
     uint64_t next_ticket, inflight_tickets, inflight_bytes;
