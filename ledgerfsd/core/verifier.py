@@ -174,9 +174,9 @@ class Verifier:
             raise IndexError(ordinal)
         return account_of(ordinal, raw)
 
-    def page_is(self, page: int, content: bytes) -> bool:
+    def page_is(self, page: int, content: bytes | memoryview) -> bool:
         """Whether a page of accounts of index.lmdb holds what it should, byte for byte."""
-        return bool(lib.lfs_verify_page(self._handle, page, content, len(content)))
+        return bool(lib.lfs_verify_page(self._handle, page, ffi.from_buffer(content), len(content)))
 
     def table_is(self, name: str, content: bytes) -> bool:
         """Whether a table of index.lmdb (holds, reversed, policy) holds what it should."""

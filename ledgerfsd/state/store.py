@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import shutil
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -115,32 +117,57 @@ class IndexStore:
             self.discard(str(error))
             return None
 
-    def _load(self) -> Saved | None:
+    def _load(self, *, pages: bool = True) -> Saved | None:
         with self._env.begin(buffers=True) as transaction:
             mark = _checked(b"meta", b"mark", transaction.get(b"mark", db=self._meta))
             tip = _checked(b"meta", b"tip", transaction.get(b"tip", db=self._meta))
             if mark is None or tip is None:
                 return None
-            tables, pages = {}, {}
+            tables, accounts = {}, {}
             for name, dump in transaction.cursor(db=self._tables):
                 tables[bytes(name).decode()] = _checked(b"tables", name, dump) or b""
-            for number, page in transaction.cursor(db=self._accounts):
-                pages[_number(number)] = _checked(b"accounts", number, page) or b""
-        return Saved(SavedState(mark=mark, tables=tables, pages=pages), tip)
+            for number, page in transaction.cursor(db=self._accounts) if pages else ():
+                accounts[_number(number)] = bytes(_sound(b"accounts", number, page))
+        return Saved(SavedState(mark=mark, tables=tables, pages=accounts), tip)
 
     @staticmethod
-    def peek(path: Path) -> Saved | None:
-        """The same without opening for writing: for checks. Raises lmdb.Error when it cannot be read."""
+    def peek(path: Path, *, pages: bool = True) -> Saved | None:
+        """The same without opening for writing: for checks. Raises lmdb.Error when it cannot be read.
+
+        Without ``pages`` those of the accounts are left out: ``each_page`` has them.
+        """
+        with IndexStore._reader(path) as reader:
+            return reader._load(pages=pages) if reader else None
+
+    @staticmethod
+    def each_page(path: Path) -> Iterator[tuple[int, memoryview]]:
+        """The pages of accounts, ascending, with their numbers, as they stand in the map: one is good until the next is asked for.
+
+        Raises lmdb.Error when one cannot be read, or is not what was written.
+        """
+        with IndexStore._reader(path) as reader:
+            if reader is None:
+                return
+            with reader._env.begin(buffers=True) as transaction:
+                for number, page in transaction.cursor(db=reader._accounts):
+                    yield _number(number), _sound(b"accounts", number, page)
+
+    @staticmethod
+    @contextmanager
+    def _reader(path: Path) -> Iterator[IndexStore | None]:
+        """Opened for reading only; None when nothing is there."""
         if not (path / "data.mdb").exists():
-            return None
+            yield None
+            return
         reader = IndexStore.__new__(IndexStore)
         reader._path = path
         with lmdb.open(str(path), readonly=True, lock=False, create=False, max_dbs=3) as reader._env:
             try:
                 reader._open_databases()
             except lmdb.NotFoundError:
-                return None
-            return reader._load()
+                yield None
+                return
+            yield reader
 
     def save(self, state: SavedState, tip: bytes) -> None:
         """Keep the state in one durable transaction: after a crash ``load`` gives this state or the one before.
@@ -183,14 +210,17 @@ def _check(database: bytes, key: bytes | memoryview, value: bytes | memoryview) 
     return digest.digest()
 
 
-def _checked(database: bytes, key: bytes | memoryview, stored: bytes | memoryview | None) -> bytes | None:
+def _checked(database: bytes, key: bytes | memoryview, stored: memoryview | None) -> bytes | None:
     """The value without its check. Raises lmdb.CorruptedError when it is not the one that was written."""
-    if stored is None:
-        return None
+    return None if stored is None else bytes(_sound(database, key, stored))
+
+
+def _sound(database: bytes, key: bytes | memoryview, stored: memoryview) -> memoryview:
+    """The same where it stands."""
     value = stored[:-CHECK_BYTES]
     if _check(database, key, value) != bytes(stored[-CHECK_BYTES:]):
         raise lmdb.CorruptedError(f"a value in {database.decode()} is not what was written")
-    return bytes(value)
+    return value
 
 
 def _number(key: bytes | memoryview) -> int:

@@ -129,9 +129,9 @@ def _statement(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _saved(layout: Layout) -> tuple[Saved | None, Mark | None, str]:
-    """What index.lmdb holds, or why it cannot be read."""
+    """What index.lmdb holds, without the pages of accounts, or why it cannot be read."""
     try:
-        saved = IndexStore.peek(layout.index)
+        saved = IndexStore.peek(layout.index, pages=False)
         return saved, Mark.of(saved.state.mark) if saved else None, ""
     except (lmdb.Error, struct.error) as error:
         return None, None, f"cannot be read: {error}"
@@ -234,9 +234,14 @@ def _index(
     except struct.error:
         yield Finding("projection", name, -1, "its tip has another form")
     whole = mark.entries == counts.entries
+    try:
+        accounts = list(_accounts(layout, verifier, min(mark.accounts, counts.accounts), whole))
+    except (lmdb.Error, struct.error) as error:
+        yield Finding("projection", name, -1, f"cannot be read: {error}")
+        return
     if whole and mark.accounts != counts.accounts:
         yield Finding("projection", name, -1, f"holds {mark.accounts} accounts, the journal {counts.accounts}")
-    yield from _accounts(name, verifier, saved, min(mark.accounts, counts.accounts), whole)
+    yield from accounts
     if not saved.state.tables.get("indexes"):
         yield Finding(
             "note", layout.indexes.name, -1, "no file of it is listed; the next start makes all projections anew"
@@ -248,11 +253,24 @@ def _index(
             yield Finding("projection", name, -1, f"its table {table} is not what the journal gives")
 
 
-def _accounts(name: str, verifier: Verifier, saved: Saved, count: int, whole: bool) -> Iterator[Finding]:
-    for page in range(-(-count // check.PAGE_ACCOUNTS)):
-        if verifier.page_is(page, saved.state.pages.get(page, b"")):
-            continue
-        for ordinal in range(page * check.PAGE_ACCOUNTS, min((page + 1) * check.PAGE_ACCOUNTS, count)):
-            account = verifier.account(ordinal)
-            if wrong := check.account_differs(saved.state.pages, ordinal, account, whole=whole):
-                yield Finding("projection", name, account.last_index, f"account {account.name}: {wrong}")
+def _accounts(layout: Layout, verifier: Verifier, count: int, whole: bool) -> Iterator[Finding]:
+    """Raises lmdb.Error when a page cannot be read."""
+    page, pages = 0, -(-count // check.PAGE_ACCOUNTS)
+    for number, content in IndexStore.each_page(layout.index):
+        for missing in range(page, min(number, pages)):
+            yield from _page(layout, verifier, missing, b"", count, whole)
+        if number < pages and not verifier.page_is(number, content):
+            yield from _page(layout, verifier, number, bytes(content), count, whole)
+        page = number + 1
+    for missing in range(page, pages):
+        yield from _page(layout, verifier, missing, b"", count, whole)
+
+
+def _page(
+    layout: Layout, verifier: Verifier, page: int, content: bytes, count: int, whole: bool
+) -> Iterator[Finding]:
+    """A page that is missing, or not what it should be: the accounts in it that differ."""
+    for ordinal in range(page * check.PAGE_ACCOUNTS, min((page + 1) * check.PAGE_ACCOUNTS, count)):
+        account = verifier.account(ordinal)
+        if wrong := check.account_differs({page: content} if content else {}, ordinal, account, whole=whole):
+            yield Finding("projection", layout.index.name, account.last_index, f"account {account.name}: {wrong}")

@@ -182,9 +182,11 @@ static const uint8_t *reader(void *context, uint64_t index, uint32_t *len) {
     return bytes ? bytes : (const uint8_t *)"";
 }
 
-static void *reserved(size_t bytes) {
+void *lfs_verify_reserved(size_t bytes) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    if (p == MAP_FAILED) lfs_grow(NULL, (size_t)-1 / 2);
+    madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
 }
 
 static void open_indexes(lfs_verify *v) {
@@ -208,7 +210,7 @@ lfs_verify *lfs_verify_begin(const lfs_verify_task *task, const uint64_t *wanted
     lfs_ledger_init(&v->ledger, task->accounts_max);
     v->ledger.reader = reader;
     v->ledger.reader_context = v;
-    v->touch_mark = reserved(task->accounts_max);
+    v->touch_mark = lfs_verify_reserved(task->accounts_max);
     lfs_state_tree_init(&v->tree, task->accounts_max);
     lfs_reading_init(&v->reading, &v->ledger);
     v->entry_room = lfs_grow(NULL, 2 + 65536 + LFS_PIECE_SLACK);
@@ -216,7 +218,7 @@ lfs_verify *lfs_verify_begin(const lfs_verify_task *task, const uint64_t *wanted
     v->n_wanted = n_wanted;
     v->wanted = lfs_grow(NULL, (n_wanted + 1) * sizeof *v->wanted);
     for (uint32_t i = 0; i < n_wanted; i++) v->wanted[i] = (lfs_wanted){.size = wanted[i]};
-    if (!v->touch_mark || !v->tree.places) lfs_grow(NULL, (size_t)-1 / 2);
+    if (!v->tree.places) lfs_grow(NULL, (size_t)-1 / 2);
     lfs_frontier_init(&v->log);
     lfs_frontier_init(&v->batch);
     open_projections(v);
@@ -279,7 +281,7 @@ void lfs_verify_free(lfs_verify *v) {
     }
     for (lfs_root_job *job; (job = v->roots ? v->roots : v->spare_roots);) {
         *(v->roots ? &v->roots : &v->spare_roots) = job->next;
-        lfs_root_job_free(job);
+        lfs_root_job_free(v, job);
     }
     for (uint32_t i = 0; i < v->n_files; i++) close(v->files[i].fd);
     lfs_sums_free(&v->sums);

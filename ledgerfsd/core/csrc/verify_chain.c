@@ -1,6 +1,7 @@
 /* The chain of seals, in order: which batches count, and what is wrong when one does not (docs/FORMAT.md, section 3). A batch that counts is judged, entry by
  * entry, and then the state root that its seal carries. */
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include "verify.h"
 
@@ -82,9 +83,9 @@ static void trust(lfs_verify *v, const uint8_t *seal_leaf) {
 
 /* -- state roots */
 
-void lfs_root_job_free(lfs_root_job *job) {
+void lfs_root_job_free(const lfs_verify *v, lfs_root_job *job) {
+    munmap(job->states, v->task.accounts_max * sizeof *job->states);
     free(job->ordinals);
-    free(job->states);
     free(job->currencies);
     free(job);
 }
@@ -97,15 +98,13 @@ static lfs_root_job *root_job_take(lfs_verify *v, uint32_t n) {
     pthread_mutex_unlock(&v->lock);
     if (!job) {
         job = lfs_grow(NULL, sizeof *job);
-        *job = (lfs_root_job){0};
+        *job = (lfs_root_job){.states = lfs_verify_reserved(v->task.accounts_max * sizeof *job->states)};
     }
     job->next = NULL;
     job->n = n;
     if (n < job->size) return job;
     job->size = n + n / 4 + 1;
-    free(job->states); /* what is in it is not wanted */
     job->ordinals = lfs_grow(job->ordinals, job->size * sizeof *job->ordinals);
-    job->states = lfs_grow_big(NULL, job->size * sizeof *job->states);
     return job;
 }
 

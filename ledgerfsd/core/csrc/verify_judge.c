@@ -42,10 +42,12 @@ void lfs_judge_ahead(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *p
 void lfs_judge_near(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *postings) {
     const lfs_ledger *l = &v->ledger;
     for (uint32_t i = 0; i < s->n_postings && i < 8; i++) {
-        uint32_t tag = (uint32_t)postings[s->first_posting + i].name_hash;
-        uint64_t slot = *lfs_table_slot(&l->names, tag ? tag : 1);
-        uint32_t ordinal = (uint32_t)slot - 1;
-        if (slot >> 32 != tag || ordinal >= l->n_accounts) continue;
+        lfs_seen_posting *p = &postings[s->first_posting + i];
+        uint32_t half = (uint32_t)p->name_hash ? (uint32_t)p->name_hash : 1, ordinal;
+        const uint64_t *slot = lfs_table_slot(&l->names, half);
+        while (*slot && *slot >> 32 != half) slot = lfs_table_next(&l->names, (uint64_t *)slot); /* a quarter of the names stand behind others */
+        if (!*slot) continue;
+        p->ordinal = ordinal = (uint32_t)*slot - 1; /* a guess: its name is compared when the entry is judged */
         __builtin_prefetch(&l->info[ordinal]);
         __builtin_prefetch((const uint8_t *)&l->info[ordinal] + 64);
         __builtin_prefetch((const uint8_t *)(&l->info[ordinal] + 1) - 1);
@@ -68,6 +70,10 @@ static void touch(lfs_verify *v, uint32_t ordinal) {
 
 static uint32_t account_of(const lfs_ledger *l, const uint8_t *name, uint32_t len) {
     return lfs_name_find(l, lfs_hash(l, name, len), name, len);
+}
+
+static int is_account(const lfs_ledger *l, uint32_t ordinal, const uint8_t *name, uint32_t len) {
+    return ordinal < l->n_accounts && l->info[ordinal].name_len == len && lfs_same(l->info[ordinal].name, name, len);
 }
 
 /* The entry is the account's newest. */
@@ -111,7 +117,7 @@ static int check_period(lfs_verify *v, const lfs_seen *s) {
 static int post(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *all, uint32_t i, int totals, int held, u128 released) {
     lfs_ledger *l = &v->ledger;
     lfs_seen_posting *p = &all[i];
-    p->ordinal = lfs_name_find(l, p->name_hash, p->account, p->account_len);
+    if (!is_account(l, p->ordinal, p->account, p->account_len)) p->ordinal = lfs_name_find(l, p->name_hash, p->account, p->account_len);
     if (p->ordinal == LFS_NONE) FAIL("a posting names an account that does not exist");
     lfs_state *state = &l->state[p->ordinal];
     const lfs_currency *unit = &l->currencies[l->info[p->ordinal].currency];

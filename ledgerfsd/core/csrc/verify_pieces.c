@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include "verify.h"
 
+#define LFS_HASHED_AT_ONCE 256
 #define PIECES_AHEAD(v) (2 * (v)->n_jobs + 6)
 
 /* -- reading */
@@ -175,24 +176,21 @@ void lfs_projection_compare(lfs_verify *v, unsigned file, uint64_t first, uint64
     }
 }
 
-/* The leaf hashes of what is not taken on trust. Of that, policies and seals are needed all the same, and are few. */
-static void hash_leaves(lfs_verify *v, lfs_piece *piece) {
-    const uint8_t *pointers[512];
-    uint32_t lens[512], at = 0;
+/* The leaf hashes of good entries from `at` on that are not taken on trust. Of those that are, policies and seals are needed all the same, and are few. */
+static void hash_leaves(lfs_verify *v, lfs_piece *piece, uint32_t at) {
+    const uint8_t *pointers[LFS_HASHED_AT_ONCE];
+    uint32_t lens[LFS_HASHED_AT_ONCE];
     while (at < piece->good && piece->first + at < v->task.trusted) {
         const lfs_seen *s = &piece->seen[at];
         if (s->kind == K_POLICY || s->kind == K_SEAL || s->kind == K_GENESIS) lfs_leaf_hashes(&s->bytes, &s->len, 1, piece->leaves + 32ull * at);
         at++;
     }
-    while (at < piece->good) {
-        uint32_t n = piece->good - at < 512 ? piece->good - at : 512;
-        for (uint32_t i = 0; i < n; i++) {
-            pointers[i] = piece->seen[at + i].bytes;
-            lens[i] = piece->seen[at + i].len;
-        }
-        lfs_leaf_hashes(pointers, lens, n, piece->leaves + 32ull * at);
-        at += n;
+    uint32_t n = piece->good - at;
+    for (uint32_t i = 0; i < n; i++) {
+        pointers[i] = piece->seen[at + i].bytes;
+        lens[i] = piece->seen[at + i].len;
     }
+    lfs_leaf_hashes(pointers, lens, n, piece->leaves + 32ull * at);
 }
 
 /* The roots of all whole bundles at once, level by level, so that the lanes of the hash are full. (Nobody looks at those of what is on trust.) */
@@ -219,6 +217,7 @@ static void compare_piece(lfs_verify *v, lfs_piece *piece) {
 void lfs_piece_check(lfs_verify *v, lfs_piece *piece) {
     lfs_reading *r = &piece->reading;
     uint64_t words[LFS_WORDS_MAX];
+    uint32_t hashed = 0;
     r->n_postings = 0;
     piece->wrong = UINT32_MAX;
     piece->good = 0;
@@ -236,10 +235,12 @@ void lfs_piece_check(lfs_verify *v, lfs_piece *piece) {
         if (piece->seen[i].tag) lfs_tally_add(v, &v->sums, &piece->tally, LFS_IDS, lfs_seen_id(&piece->seen[i]));
         for (uint32_t n = lfs_seen_words(r, &piece->seen[i], words); n > 0; n--)
             lfs_tally_add(v, &v->sums, &piece->tally, LFS_WORDS, (lfs_record){words[n - 1], (uint32_t)(piece->first + i), 0, 0});
-        piece->good++;
+        if (++piece->good - hashed < LFS_HASHED_AT_ONCE) continue;
+        hash_leaves(v, piece, hashed); /* while what was read is near */
+        hashed = piece->good;
     }
     lfs_tally_close(v, &piece->tally);
-    hash_leaves(v, piece);
+    hash_leaves(v, piece, hashed);
     if (piece->first + piece->good > v->task.trusted) hash_bundles(piece);
     compare_piece(v, piece);
 }

@@ -18,7 +18,7 @@ typedef struct {
     u128 value[P_AMOUNTS];
     uint64_t name_hash, prev;
     const uint8_t *account, *currency;
-    uint32_t ordinal; /* LFS_NONE until it is looked up */
+    uint32_t ordinal; /* LFS_NONE until it is looked up; before it is judged, a guess */
     uint8_t account_len, currency_len, side, decimals[P_AMOUNTS];
 } lfs_seen_posting;
 
