@@ -101,7 +101,7 @@ struct lfs_verify {
     uint64_t bundles_size, entries_size, txs_size, entries; /* entries: those whose place is known */
     int trusting;        /* the trees of what is trusted are there */
     int expect;          /* what must come next */
-    uint8_t intent[64];  /* hex, of the newest entry with one */
+    uint8_t intent[64];  /* hex, of the newest account/1 */
     uint32_t *recorded, n_recorded; /* anchor/1 entries */
     uint32_t *seals;     /* per block: its seal, and the root of the log up to it */
     uint8_t *seal_roots;

@@ -35,8 +35,12 @@ void lfs_judge_far(const lfs_seen *s, const lfs_seen_posting *postings) {
 void lfs_judge_ahead(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *postings) {
     const lfs_ledger *l = &v->ledger;
     if (s->id.p) __builtin_prefetch(lfs_table_slot(&l->ids, (uint32_t)s->id_hash), 1);
-    for (uint32_t i = 0; i < s->n_postings && i < 8; i++)
-        __builtin_prefetch(lfs_table_slot(&l->names, (uint32_t)postings[s->first_posting + i].name_hash));
+    for (uint32_t i = 0; i < s->n_postings && i < 8; i++) {
+        const lfs_seen_posting *p = &postings[s->first_posting + i];
+        __builtin_prefetch(lfs_table_slot(&l->names, (uint32_t)p->name_hash));
+        __builtin_prefetch(p->account); /* the text is in the cache of the processor that checked it */
+        __builtin_prefetch(p->currency);
+    }
 }
 
 void lfs_judge_near(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *postings) {
@@ -403,7 +407,7 @@ static int rejected(lfs_verify *v, const lfs_seen *s) {
 
 /* The ledger makes ids of its own: `~auto:` and 32 hex digits for what came without, and those that only it writes. */
 static int check_id(lfs_verify *v, const lfs_seen *s) {
-    if (s->id.p[0] != '~' || s->expired || (s->kind == K_TXN && s->type == T_OPENING) || s->kind == K_REJECTED || s->kind == K_SYSTEM) return 0;
+    if (!s->id_made || s->expired || (s->kind == K_TXN && s->type == T_OPENING) || s->kind == K_REJECTED || s->kind == K_SYSTEM) return 0;
     int named = s->kind == K_ACCOUNT && s->id.len > 6 && memcmp(s->id.p, "~open:", 6) == 0;
     if (!named && !made_id(s->id)) FAIL("its id is none that an entry of its kind can have");
     return 0;
@@ -460,7 +464,7 @@ int lfs_verify_judge(lfs_verify *v, lfs_seen *s, lfs_seen_posting *postings, con
     default: TRY(judge_other(v, s, leaf));
     }
     if (s->kind != K_ACCOUNT) v->expect = EXPECT_ANY;
-    if (s->intent.p) memcpy(v->intent, s->intent.p, 64);
+    if (s->kind == K_ACCOUNT) memcpy(v->intent, s->intent.p, 64);
     if (s->tag) {
         lfs_table_reserve(&l->ids, 1);
         lfs_table_load(&l->ids, s->tag, (uint32_t)s->index);

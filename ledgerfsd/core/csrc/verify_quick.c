@@ -177,6 +177,7 @@ int lfs_see_quick(lfs_reading *r, const uint8_t *bytes, uint32_t len, lfs_seen *
         return 0;
     }
     out->n_postings = r->n_postings - first;
+    out->id_made = *out->id.p == '~';
     out->id_hash = lfs_hash(r->ledger, out->id.p, out->id.len);
     out->tag = (uint32_t)out->id_hash ? (uint32_t)out->id_hash : 1;
     return 1;
@@ -200,7 +201,7 @@ static int same_posting(const lfs_seen_posting *a, const lfs_seen_posting *b) {
 }
 
 static int same_seen(const lfs_seen *a, const lfs_seen *b) {
-    return a->len == b->len && a->n_postings == b->n_postings && a->kind == b->kind && a->type == b->type && a->expired == b->expired &&
+    return a->len == b->len && a->n_postings == b->n_postings && a->kind == b->kind && a->type == b->type && a->expired == b->expired && a->id_made == b->id_made &&
            a->day == b->day && a->index == b->index && a->time == b->time && a->tx == b->tx && a->reverses == b->reverses &&
            a->expires == b->expires && a->id_hash == b->id_hash && a->hold_hash == b->hold_hash && a->tag == b->tag &&
            same_text(a->id, b->id) && same_text(a->intent, b->intent) && same_text(a->hold, b->hold);

@@ -344,6 +344,7 @@ static int see_system(lfs_reading *r, const lfs_entry *entry, lfs_seen *out) {
     out->type = T_NONE;
     out->day = LFS_NO_DAY;
     out->id = entry->id;
+    out->id_made = *out->id.p == '~';
     out->id_hash = lfs_hash(r->ledger, out->id.p, out->id.len);
     out->tag = (uint32_t)out->id_hash ? (uint32_t)out->id_hash : 1;
     out->intent = entry->intent;
@@ -429,6 +430,7 @@ int lfs_see_any(lfs_reading *r, const uint8_t *bytes, uint32_t len, lfs_seen *ou
                       .index = r->number[V_INDEX], .time = r->number[V_TIME], .first_posting = first, .n_postings = r->n_postings - first};
     if (lfs_has(r, V_ID)) {
         out->id = r->f[V_ID];
+        out->id_made = *out->id.p == '~';
         out->id_hash = lfs_hash(r->ledger, out->id.p, out->id.len);
         out->tag = (uint32_t)out->id_hash ? (uint32_t)out->id_hash : 1;
         if (kind == K_REJECTED && same(r->f[V_CODE], "id_reused")) out->tag = 0;

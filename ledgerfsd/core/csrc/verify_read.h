@@ -25,7 +25,7 @@ typedef struct {
 typedef struct lfs_seen { /* an entry of the right form; texts point into its bytes */
     const uint8_t *bytes;
     uint32_t len, n_postings, first_posting;
-    uint8_t kind, type, expired;
+    uint8_t kind, type, expired, id_made; /* id_made: its id begins with ~ */
     int32_t day;       /* effective, LFS_NO_DAY if absent */
     uint64_t index, time, tx, reverses, expires; /* 0 where absent */
     uint64_t id_hash, hold_hash;
