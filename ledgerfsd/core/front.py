@@ -83,7 +83,7 @@ class Addresses(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """How the mount numbers nodes: two directories, and what the nodes of six kinds begin with."""
+    """How the mount numbers nodes: four directories, and what the nodes of eight kinds begin with."""
 
     accounts: int
     transactions: int
@@ -93,6 +93,10 @@ class Numbers(NamedTuple):
     past_directory: int  # itself snapshots/
     past_account: int
     past_balance: int
+    receipts: int
+    proofs: int
+    receipt: int
+    proof: int
 
 
 class ReceiptFile:
@@ -148,6 +152,17 @@ class Front:
     def read(self, numbers: Numbers, *, uid: int, gid: int, seconds: int) -> None:
         """Answer what is only read as well (``csrc/front_read.c``); ``seconds``: for which names and attributes are valid."""
         lib.lfs_front_tree_set(self._engine, ffi.new("lfs_front_tree *", (*numbers, uid, gid, seconds)))
+
+    def checkpoint(self, root: Path, keys: tuple[int, int, int], size: int, note: bytes) -> None:
+        """A signed checkpoint is in force from now on, for a second (``csrc/front_texts.c``).
+
+        ``keys``: inode, mtime and size of ``root``, the file of the public keys by which it is.
+        """
+        lib.lfs_front_checkpoint(self._engine, os.fsencode(root), keys, size, note, len(note))
+
+    def receipt_drop(self, number: int) -> None:
+        """What the core has recorded for a name is not its receipt any more, or is no longer listed."""
+        lib.lfs_front_receipt_drop(self._engine, number)
 
     def stop(self) -> None:
         """Read nothing more. What waits for its verdict still gets it."""

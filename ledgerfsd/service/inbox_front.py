@@ -32,6 +32,7 @@ class FrontFiles:
         self._inbox = inbox
         self._waiting: dict[int, DocumentHandle] = {}  # adopted, and their verdict is to come
         front.receipts(inbox.receipts.file)
+        inbox.receipts.replaced = front.receipt_drop
         inbox.front_changed(front)
         inbox.ledger.answers.append(self.answer)
 
@@ -40,6 +41,7 @@ class FrontFiles:
         self.learn()
         self._inbox.ledger.answers.remove(self.answer)
         self._inbox.front_changed(None)
+        self._inbox.receipts.replaced = lambda _: None
 
     def learn(self) -> None:
         """Know of the receipts that the core has written. What is asked for from now on has them (SEMANTICS, 1.2)."""

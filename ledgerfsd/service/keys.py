@@ -14,6 +14,7 @@ A key is ``active`` (one), ``retiring`` (signs too, so that readers who know onl
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -29,11 +30,18 @@ Status = Literal["active", "retiring", "revoked"]
 KIND: Final = "trusted-root/1"
 LAST_SIGNED: Final = "last-signed"
 TRUSTED_ROOT: Final = "trusted_root.json"
+KEYS_KEPT: Final = 64  # parsed; a ledger hardly ever has more
 
 
 def usual_directory(store: Path) -> Path:
     """Where the keys are unless said otherwise."""
     return store / "keys"
+
+
+@lru_cache(KEYS_KEPT)
+def _verifier(vkey: str) -> Verifier:
+    # Looked at for every checkpoint: twice for every key.
+    return note.parse_verifier(vkey)
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -48,7 +56,7 @@ class Key(msgspec.Struct, frozen=True):
     @property
     def verifier(self) -> Verifier:
         """The key itself. Raises NoteError."""
-        return note.parse_verifier(self.vkey)
+        return _verifier(self.vkey)
 
     @property
     def key_id(self) -> str:
@@ -107,11 +115,7 @@ class Keys:
     def __init__(self, directory: Path, origin: str) -> None:
         self.directory = directory
         self.origin = origin
-
-    @property
-    def trusted_root_path(self) -> Path:
-        """``trusted_root.json``."""
-        return self.directory / TRUSTED_ROOT
+        self.trusted_root_path: Final = directory / TRUSTED_ROOT
 
     @property
     def last_signed_path(self) -> Path:

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 import trio
 
-from ledgerfsd.core.engine import Attending
+from ledgerfsd.core.proofs import EntryProofs
 from ledgerfsd.errors import LedgerError
-from ledgerfsd.merkle import balance_proof, proof
+from ledgerfsd.merkle import balance_proof
 from ledgerfsd.merkle.tlog_proof import TlogProof, encode_hashes
 from ledgerfsd.service.query import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from ledgerfsd.service.ledger import Change, Ledger
     from ledgerfsd.service.query import Query
@@ -55,14 +56,14 @@ class Proofs:
     def __init__(self, ledger: Ledger, query: Query, signing: Signing) -> None:
         self._ledger = ledger
         self._engine = ledger.engine
+        self._proofs = EntryProofs(ledger.engine)
         self._query = query
         self._signing = signing
         self._newest: Signed | None = None
         self._recorded: tuple[int, int, int] | None = None  # Signing.version of the keys that the log has
         self._turn = trio.Lock()
-        self._covered = 0  # the largest size to which a reader's proof has led
-        self._expected = False  # a signature ahead is due with the next transactions
         self._sealed = trio.Event()
+        self.published: Callable[[Path, Signed], None] = lambda _, __: None  # the front gives out proofs by it
         self.cosignatures: Callable[[int], bytes] = lambda _: b""  # of witnesses, for a size
         self._kept: OrderedDict[tuple[int, bytes], bytes] = OrderedDict()
 
@@ -87,7 +88,7 @@ class Proofs:
         key = index, signed.data
         data = self._kept.get(key)
         if data is None:
-            path = proof.inclusion(self._engine.hashes, index, signed.size)
+            path = self._proofs.inclusion(index, signed.size)
             data = self._kept[key] = TlogProof(index, tuple(path), signed.data).encode()
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
@@ -108,7 +109,7 @@ class Proofs:
                         signed = await self._sign(seal + 1, keys)
                 if signed.keys == self._signing.version():
                     break
-        path = proof.inclusion(self._engine.hashes, seal, signed.size)
+        path = self._proofs.inclusion(seal, signed.size)
         tlog = TlogProof(seal, tuple(path), signed.data).encode()
         return self._text(signed)._replace(data=balance_proof.text(state, bytes(self._engine.entry(seal)), tlog))
 
@@ -121,20 +122,14 @@ class Proofs:
                 in_force = signed.keys == self._signing.version()
         if signed is None or not in_force:
             signed = await self.newest()
-        if index >= self._covered:
-            self._covered = signed.size
-            if not self._expected:
-                self._expected = True
-                self._engine.attend(Attending.PROOFS, True)  # else we may hear of the next ones a second later
+        self._proofs.read(index, signed.size)
         return signed
 
     # -- ahead of readers
 
     async def committed(self, change: Change) -> None:
         """More became durable (``Ledger.on_change``). Whoever committed it does not wait for a signature."""
-        if self._expected and change.transactions:
-            self._expected = False
-            self._engine.attend(Attending.PROOFS, False)
+        if change.transactions and self._proofs.expected():
             self._sealed.set()
 
     async def sign_ahead(self) -> None:
@@ -162,7 +157,7 @@ class Proofs:
                             self._sealed_size(), keys
                         )  # as it is now: the signer does not go back
                     elif signed.size == size:
-                        signed = self._newest = signed._replace(made=trio.current_time())
+                        signed = self._in_force_now(signed._replace(made=trio.current_time()))
                 # Keys that were changed meanwhile may have signed it, and the log has not got them yet.
                 if signed.keys == self._signing.version():
                     return signed
@@ -171,8 +166,12 @@ class Proofs:
         data = await self._signing.sign(size)
         # What readers could not verify is not given out: the key files may not fit each other.
         self._signing.trusted_root().verify(data)
-        self._newest = Signed(size, data, trio.current_time(), keys)
-        return self._newest
+        return self._in_force_now(Signed(size, data, trio.current_time(), keys))
+
+    def _in_force_now(self, signed: Signed) -> Signed:
+        self._newest = signed
+        self.published(self._signing.keys.trusted_root_path, signed)
+        return signed
 
     def _sealed_size(self) -> int:
         return self._engine.block(self._engine.counts().blocks) + 1
@@ -197,7 +196,7 @@ class Proofs:
     def consistency(self, old_height: int, new_height: int) -> Text:
         """``proofs/consistency/<m>-<n>``. Raises IndexError."""
         old, new = self.size_at(old_height), self.size_at(new_height)
-        path = proof.consistency(self._engine.hashes, old, new)
+        path = self._proofs.consistency(old, new)
         return Text(encode_hashes(path), self._query.mtime_of(new - 1))
 
     # -- keys

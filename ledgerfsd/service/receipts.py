@@ -92,6 +92,7 @@ class Receipts:
     def __init__(self, directory: Path, clock: Clock, metrics: Metrics) -> None:
         self.failure = ""  # why the last receipt could not be written; "" when it could
         self.on_change: list[Callable[[Answer], None]] = []
+        self.replaced: Callable[[int], None] = lambda _: None  # what the core recorded for this number counts no more
         self._directory = directory
         self._clock = clock
         self._metrics = metrics
@@ -114,6 +115,7 @@ class Receipts:
         answer.last_line = max([answer.last_line, *(result.last for result in results)])
         answer.mtime_ns = now
         self._remember(answer)
+        self.replaced(answer.number)
         self.changed(answer)
 
     def answer_documents(self, documents: Iterable[Document]) -> list[Answer]:
@@ -131,6 +133,7 @@ class Receipts:
         for answer, part in zip(answers, self._write(format_date(now) + ".ndjson", records), strict=True):
             answer.add(part)
             self._remember(answer)
+            self.replaced(answer.number)
         self.changed(answers[-1])
         return answers
 
@@ -209,7 +212,7 @@ class Receipts:
         self._answers[answer.number] = answer
         self._answers.move_to_end(answer.number)
         while len(self._answers) > limits.RECEIPTS_LISTED_MAX:
-            self._answers.popitem(last=False)
+            self.replaced(self._answers.popitem(last=False)[0])
 
     # -- reading
 

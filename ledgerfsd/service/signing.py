@@ -17,8 +17,8 @@ import structlog
 import trio
 
 import ledgerfsd
+from ledgerfsd.core.proofs import EntryProofs
 from ledgerfsd.errors import DamageError, LedgerError, StoreError
-from ledgerfsd.merkle import proof
 from ledgerfsd.service.keys import Keys, TrustedRoot
 from ledgerfsd.service.signer_lines import LINE_BYTES_MAX, Answer, Request, Shown
 from ledgerfsd.service.system import logged
@@ -50,6 +50,7 @@ class Signing:
         self._restore: int | None = None  # entry in which the log owns up to have lost what was signed last
         self.pid = 0
         self._engine = ledger.engine
+        self._proofs = EntryProofs(ledger.engine)
         self._metrics = ledger.metrics
         self._last: Answer | None = None
         self._stream: trio.SocketStream | None = None
@@ -136,7 +137,7 @@ class Signing:
         entries = self._engine.counts().entries
         if entries < size:
             return f"the store was rolled back: a checkpoint of {size} entries is signed, the journal has {entries}"
-        if size and proof.root(self._engine.hashes, size).hex() != root:
+        if size and self._proofs.root(size).hex() != root:
             return f"the store is not the one that was signed: the journal has another root at {size} entries"
         return ""
 
@@ -233,18 +234,17 @@ class Signing:
         return answer.note.encode()
 
     def _request(self, last: Answer, size: int) -> Request:
-        hashes = self._engine.hashes
-        root, seal = proof.root(hashes, size).hex(), self._show(size - 1, size)
+        root, seal = self._proofs.root(size).hex(), self._show(size - 1, size)
         if self._restore is not None:
             return Request(size, root, [], seal, restored=self._show(self._restore, size))
         paths = [
-            [hash_.hex() for hash_ in proof.consistency(hashes, known, size)] if 0 < known < size else []
+            [hash_.hex() for hash_ in self._proofs.consistency(known, size)] if 0 < known < size else []
             for known in (last.size, last.earlier_size)
         ]
         return Request(size, root, paths[0], seal, paths[1])
 
     def _show(self, index: int, size: int) -> Shown:
-        path = [hash_.hex() for hash_ in proof.inclusion(self._engine.hashes, index, size)]
+        path = [hash_.hex() for hash_ in self._proofs.inclusion(index, size)]
         return Shown(index, bytes(self._engine.entry(index)).decode(), path)
 
     async def _receive(self) -> Answer:

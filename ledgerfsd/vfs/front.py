@@ -21,6 +21,9 @@ from ledgerfsd.vfs.kernel import LONG
 from ledgerfsd.vfs.nodes import Fixed, Kind
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ledgerfsd.service.proofs import Signed
     from ledgerfsd.vfs.operations import LedgerOperations
 
 log = structlog.get_logger()
@@ -35,6 +38,10 @@ NUMBERS: Final = Numbers(
     past_directory=nodes.past_directory(0, 0, 0),
     past_account=nodes.past_account(0, 0, 0),
     past_balance=nodes.inode(Kind.PAST_BALANCE, 0),
+    receipts=Fixed.RECEIPTS,
+    proofs=Fixed.PROOFS,
+    receipt=nodes.inode(Kind.RECEIPT, 0),
+    proof=nodes.inode(Kind.PROOF, 0),
 )
 LOOK_SECONDS: Final = 0.002  # at the end: whether a writer still waits
 
@@ -57,6 +64,7 @@ class Fronting:
         self._front.read(NUMBERS, uid=os.getuid(), gid=os.getgid(), seconds=LONG)
         self._files = FrontFiles(self._front, operations.inbox)
         operations.kernel.learn = self._files.learn
+        operations.proofs.published = self._published
         operations.ledger.gauges.append(self._gauges)
         requests.divert(self._front.addresses, self._adopt)
 
@@ -92,12 +100,17 @@ class Fronting:
         requests.divert(None, None)
         self._files.close()
         self._operations.kernel.learn = lambda: None
+        self._operations.proofs.published = lambda _, __: None
         self._operations.ledger.gauges.remove(self._gauges)
         self._front = None
 
     @staticmethod
     def _say_so() -> None:
         log.warning("requests of the mount are answered in Python only: this pyfuse3 is not known", see="ADR 36")
+
+    def _published(self, root: Path, signed: Signed) -> None:
+        if self._front is not None:
+            self._front.checkpoint(root, signed.keys, signed.size, signed.data)
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         answered = self._front.answered if self._front is not None else 0

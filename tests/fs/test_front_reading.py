@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import errno
+import json
 import random
 import select
 import socket
 import stat
 import struct
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from ledgerfsd.core.engine import Engine
-from ledgerfsd.core.front import Front, ffi, lib
+from ledgerfsd.core.front import Front, ReceiptFile, ffi, lib
 from ledgerfsd.core.kernel import HeldBalances, balance
+from ledgerfsd.core.proofs import EntryProofs
+from ledgerfsd.merkle import proof
+from ledgerfsd.merkle.tlog_proof import TlogProof
 from ledgerfsd.service import render
+from ledgerfsd.service.receipts import number_of
 from ledgerfsd.types import Mode
 from ledgerfsd.vfs import nodes
 from ledgerfsd.vfs.front import NUMBERS
 from ledgerfsd.vfs.nodes import Fixed, Kind
-from tests.fs.conftest import lines, pay
+from tests.fs.conftest import lines, packed, pay
 
 # Of linux/fuse.h.
 LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH, BATCH_FORGET, UNLINK = 1, 2, 3, 14, 15, 18, 25, 42, 10
+WRITE, CREATE, IOCTL = 16, 35, 39
 HEAD, REPLY = struct.Struct("=IIQQIIIHH"), struct.Struct("=IiQ")
 ENTRY, ATTR_OUT, ATTR = struct.Struct("=QQQQII"), struct.Struct("=QII"), struct.Struct("=QQQQQQIIIIIIIIII")
-KEEP_CACHE, NOFLUSH, INVALIDATE = 2, 32, 2
+DIRECT_IO, KEEP_CACHE, NOFLUSH, INVALIDATE = 1, 2, 32, 2
 SECONDS = 5
 LONG = 77
 O_RDWR, O_TRUNC = 2, 0o1000
@@ -50,6 +58,7 @@ class Device:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.held = HeldBalances(engine)
+        self.proofs = EntryProofs(engine)
         self.mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.theirs = theirs
         self.front = Front(engine, inbox=Fixed.INBOX, kind=nodes.inode(Kind.INBOX_FILE, 0), errnos=())
@@ -59,6 +68,11 @@ class Device:
         self.unique = self.taken = self.opcode = self.paid = 0
         self.place: Any = ffi.new("void **")
         assert self.front.start()
+
+    def record(self, directory: Path) -> None:
+        """Have T2 write receipts."""
+        self.front.receipts(ReceiptFile(directory))
+        self.front.limit(8)
 
     def close(self) -> None:
         self.front.stop()
@@ -120,6 +134,32 @@ class Device:
         error, body = self.ask(READ, node, struct.pack("=QQIIQII", node, offset, size, 0, 0, 0, 0))
         assert not error
         return body
+
+    def opens_text(self, node: int) -> int:
+        """Handle of a file that has a text for each open."""
+        error, body = self.ask(OPEN, node, struct.pack("=II", 0, 0))
+        handle, flags, backing = struct.unpack("=QIi", body)
+        assert (error, flags, backing) == (0, DIRECT_IO | NOFLUSH, 0)
+        assert 3 << 61 <= handle < 1 << 63
+        return int(handle)
+
+    def reads_text(self, node: int, handle: int, offset: int = 0, size: int = 4096) -> bytes:
+        error, body = self.ask(READ, node, struct.pack("=QQIIQII", handle, offset, size, 0, 0, 0, 0))
+        assert not error
+        return body
+
+    def closes(self, node: int, handle: int) -> None:
+        for opcode in (FLUSH, RELEASE):
+            assert self.ask(opcode, node, struct.pack("=QQQ", handle, 0, 0)) == (0, b"")
+
+    def drop(self, name: bytes, document: bytes) -> None:
+        """An inbox file, as the front takes one: created, written at once, closed."""
+        error, body = self.ask(CREATE, Fixed.INBOX, struct.pack("=IIII", 1, 0o644, 0, 0) + name + b"\0")
+        assert not error
+        (node,), (handle,) = struct.unpack_from("=Q", body), struct.unpack_from("=Q", body, ENTRY.size + ATTR.size)
+        head = struct.pack("=QQIIQII", handle, 0, len(document), 0, 0, 0, 0)
+        assert self.ask(WRITE, node, head + document) == (0, struct.pack("=II", len(document), 0))
+        self.closes(node, handle)
 
     def pay(self, *intents: dict[str, Any]) -> tuple[list[int], list[int]]:
         """Commit; whose attributes are to be dropped, and whose pages."""
@@ -270,6 +310,129 @@ def test_what_would_write_is_refused(here: Device) -> None:
     for node in (BALANCE | 1, TRANSACTION | 1):
         for flags in (1, O_RDWR, O_TRUNC):
             assert here.ask(OPEN, node, struct.pack("=II", flags, 0)) == (errno.EROFS, b"")
+
+
+RECEIPT, PROOF = nodes.inode(Kind.RECEIPT, 0), nodes.inode(Kind.PROOF, 0)
+
+
+def recorded(here: Device, number: int) -> bytes:
+    """The text of the receipt of a transaction that was dropped alone."""
+    index = here.engine.transaction(number)
+    block = here.engine.block_of(index)
+    return b'{"line":1,"status":"committed","code":"ok","index":%d,"tx":"tx_%04d","block":%d}\n' % (
+        index,
+        number,
+        block,
+    )
+
+
+def test_a_receipt(here: Device, tmp_path: Path) -> None:
+    """As it was when it was opened; every open has a text of its own. SEMANTICS 1.6, SEMANTICS 1.8"""
+    here.record(tmp_path)
+    before = time.time_ns()
+    here.drop(b"one.json", packed(pay("3.00")))
+    node, number = RECEIPT | number_of("one.json", dry_run=False), here.engine.counts().transactions
+    text = recorded(here, number)
+    entry, valid, found = here.look(Fixed.RECEIPTS, b"one.json")
+    assert (entry, valid, found) == (LONG, 0, Attributes(node, len(text), found.mtime_ns, FILE, 1, 1001))
+    (told,) = here.front.told()
+    assert before <= found.mtime_ns == told.recorded_ns <= time.time_ns()
+    record = next(tmp_path.glob("*.ndjson")).read_bytes()[told.receipt_at :][: told.receipt_len]
+    assert json.loads(record)["results"][0]["tx"] == number
+    error, body = here.ask(GETATTR, node, bytes(16))
+    assert (error, ATTR_OUT.unpack_from(body)[0], attributes(body[ATTR_OUT.size :])) == (0, 0, found)
+    handles = [here.opens_text(node) for _ in range(600)]
+    assert len(set(handles)) == 600
+    for offset, size in ((0, 4096), (0, 10), (7, 100), (len(text) - 1, 10), (len(text), 10), (1 << 40, 10)):
+        assert here.reads_text(node, handles[-1], offset, size) == text[offset : offset + size]
+    here.front.receipt_drop(number_of("one.json", dry_run=False))  # Python has another
+    assert here.reads_text(node, handles[0]) == text
+    for opcode, parent, rest in (
+        (LOOKUP, Fixed.RECEIPTS, b"one.json\0"),
+        (GETATTR, node, bytes(16)),
+        (OPEN, node, bytes(8)),
+    ):
+        here.send(opcode, parent, rest)
+        assert here.passed_on() == rest
+    for handle in handles:
+        here.closes(node, handle)
+    for handle in (handles[0], (1 << 62) + 5, node):
+        here.send(RELEASE, node, struct.pack("=QQQ", handle, 0, 0))
+        assert here.passed_on() == struct.pack("=QQQ", handle, 0, 0)
+
+
+def test_the_newest_receipts(here: Device, tmp_path: Path) -> None:
+    """Of more than are kept the oldest are Python's; what is written again is the newer one."""
+    here.record(tmp_path)
+    names = [b"r-%d.json" % number for number in range(4_100)]
+    for number, name in enumerate(names):
+        here.drop(name, packed(pay("0.01", reference=str(number))))
+        here.front.told()
+    for name in (*names[:4], b"nobody.json", b"b\xc3\xa4nk.json", b"", b"x" * 256):
+        here.send(LOOKUP, Fixed.RECEIPTS, name + b"\0")
+        assert here.passed_on() == name + b"\0"
+    last = here.engine.counts().transactions
+    for name, number in ((names[4], last - 4_095), (names[-1], last)):
+        node = here.look(Fixed.RECEIPTS, name)[2].inode
+        assert here.reads_text(node, here.opens_text(node)) == recorded(here, number)
+    here.front.name(names[-1], there=False)
+    here.drop(names[-1], packed(pay("0.02")))
+    assert here.look(Fixed.RECEIPTS, names[-1])[2].inode == node
+    assert here.reads_text(node, here.opens_text(node)) == recorded(here, last + 1)
+
+
+def test_a_proof(here: Device, tmp_path: Path) -> None:
+    """In the checkpoint in force, while it is; else Python is asked. SEMANTICS 2.12"""
+    number = here.engine.counts().transactions
+    name, index, size = b"tx_%04d.tlog-proof\0" % number, here.engine.transaction(number), here.engine.counts().entries
+    node, root, note = PROOF | number, tmp_path / "root", b"example\n12\nroot\n\n\xe2\x80\x94 signed\n"
+    root.write_bytes(b"{}")
+
+    def version() -> tuple[int, int, int]:
+        there = root.stat()
+        return there.st_ino, there.st_mtime_ns, there.st_size
+
+    def is_passed_on() -> None:
+        for opcode, parent, rest in ((LOOKUP, Fixed.PROOFS, name), (GETATTR, node, bytes(16)), (OPEN, node, bytes(8))):
+            here.send(opcode, parent, rest)
+            assert here.passed_on() == rest
+
+    is_passed_on()
+    here.front.checkpoint(root, version(), index, note)
+    is_passed_on()  # not covered
+    assert not here.proofs.expected()
+    here.front.checkpoint(root, version(), size, note)
+    path = proof.inclusion(here.engine.hashes, index, size)
+    text = TlogProof(index, tuple(path), note).encode()
+    entry, valid, found = here.look(Fixed.PROOFS, name[:-1])
+    mtime = render.time_of(bytes(here.engine.entry(size - 1)))
+    assert (entry, valid, found) == (LONG, 0, Attributes(node, len(text), mtime, FILE, 1, 1001))
+    assert here.proofs.expected()
+    handle = here.opens_text(node)
+    error, body = here.ask(GETATTR, node, bytes(16))
+    assert (error, ATTR_OUT.unpack_from(body)[0], attributes(body[ATTR_OUT.size :])) == (0, 0, found)
+    assert not here.proofs.expected(), "it leads no further"
+    for wrong in (b"tx_%d.tlog-proof", b"tx_%05d.tlog-proof", b"tx_%04d.tlog-prooF", b"tx_%04d.json", b"tx_%04d"):
+        here.send(LOOKUP, Fixed.PROOFS, wrong % number + b"\0")
+        assert here.passed_on() == wrong % number + b"\0"
+    root.write_bytes(b"{ }")  # other keys
+    is_passed_on()
+    here.front.checkpoint(root, version(), size, note + b"more\n")
+    other = here.opens_text(node)
+    time.sleep(1.01)
+    is_passed_on()  # no longer in force
+    assert here.reads_text(node, handle) == text
+    assert here.reads_text(node, other, 5) == text[5:] + b"more\n"
+    here.closes(node, handle)
+    here.closes(node, other)
+
+
+def test_nothing_is_a_terminal(here: Device) -> None:
+    """IOCTL, which ``open()`` of Python asks of every file, needs no Python here."""
+    for node in (BALANCE | 1, TRANSACTION | 1, RECEIPT | 5, PROOF | 1, nodes.account_at(Kind.PAST_BALANCE, 1, 9)):
+        assert here.ask(IOCTL, node, bytes(32)) == (errno.ENOSYS, b"")
+    here.send(IOCTL, nodes.inode(Kind.TX_LOG, 1), bytes(32))
+    assert here.passed_on() == bytes(32)
 
 
 def batch(*forgotten: tuple[int, int]) -> bytes:

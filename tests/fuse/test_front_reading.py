@@ -16,8 +16,8 @@ from tests.conftest import Daemon
 from tests.fuse.conftest import Mounted, lines, pay, with_accounts
 from tests.fuse.test_front import answered
 
-PLACES = ("accounts", "transactions")
-PYTHON = {"snapshots", "history", "statements", "proof"}  # in accounts/<id>/: the front knows nothing of them
+PLACES = ("accounts", "transactions", "receipts", "proofs")
+PYTHON = {"snapshots", "history", "statements", "proof", "consistency"}  # the front knows nothing of them
 LOST = (
     "accounts/nobody",
     "accounts/" + "x" * 255,
@@ -30,6 +30,13 @@ LOST = (
     "transactions/tx_0000.json",
     "transactions/tx_9999.json",
     "transactions/" + "x" * 256,
+    "receipts/nothing.json",
+    "receipts/b\u00e4nk.json",
+    "receipts/" + "x" * 256,
+    "proofs/tx_1.tlog-proof",
+    "proofs/tx_9999.tlog-proof",
+    "proofs/tx_0001.json",
+    "proofs/tx_0001.tlog-proof/x",
     "snapshots/size-2/accounts/acc_001",
     "snapshots/size-999999/accounts",
     "snapshots/block-2/accounts/nobody",
@@ -119,6 +126,8 @@ def walk(mount: Path, others: list[str]) -> list[Any]:
     for name in (
         "accounts/acc_001/balance.json",
         "transactions/tx_0001.json",
+        "receipts/last.json",
+        "proofs/tx_0001.tlog-proof",
         "snapshots/named/accounts/acc_001/balance.json",
     ):
         found.append((name, [told(call, mount / name) for call in CALLS]))
@@ -131,6 +140,9 @@ def history(mounted: Mounted) -> list[str]:
     (mounted / "snapshots/named").mkdir()
     mounted.drop("hold.json", {"type": "hold", "id": "h1", "debit": "acc_001", "credit": "acc_002", "amount": "5.00"})
     mounted.drop("frozen.json", {"type": "freeze", "account": "empty"})
+    mounted.drop("twice.json", pay("0.03"))
+    with pytest.raises(OSError):  # noqa: PT011  (the receipt says why)
+        mounted.drop("twice.json", pay("-1.00"))
     mounted.drop("last.json", pay("0.01"))
     time = mounted.balance("acc_001")["as_of"]["time"]
     old = mounted.path / "transactions/tx_0003.json"

@@ -114,6 +114,7 @@ struct lfs_engine {
     uint32_t n_touched, touched_size;
     int telling; /* Python has taken `touched`, and the kernel is not told of all of it yet */
     unsigned attended; /* who wants to be told of every commit before it is answered, a bit each; see lfs_attend */
+    uint64_t covered;  /* the largest size to which a proof led that was read; see prove.c */
     uint64_t *dirty; /* bit per page of 64 accounts */
     lfs_ordinals pending; /* accounts of which the state tree does not have what is published */
 

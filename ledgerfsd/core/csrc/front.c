@@ -132,6 +132,7 @@ void *lfs_front_new(lfs_engine *e, uint64_t inbox, uint64_t kind, const int *err
     f->ready = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     f->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     f->buffer_bytes = buffer_bytes();
+    f->texts = lfs_front_texts_new();
     pthread_mutex_init(&f->lock, NULL);
     f->handed_tail = &f->handed;
     f->requests_tail = &f->requests;
@@ -198,6 +199,7 @@ void lfs_front_end(lfs_engine *e) {
     while (f->n_spare) free(f->spare[--f->n_spare]);
     free(f->told);
     free(f->records);
+    lfs_front_texts_free(f->texts);
     close(f->ready);
     close(f->wake);
     free(f);

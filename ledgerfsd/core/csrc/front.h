@@ -10,6 +10,7 @@
 
 typedef struct lfs_front lfs_front;
 typedef struct lfs_front_file lfs_front_file;
+typedef struct lfs_front_texts lfs_front_texts;
 
 typedef struct lfs_front_name { /* of a file in inbox/, whosever it is */
     struct lfs_front_name *next;
@@ -53,6 +54,7 @@ struct lfs_front {
     uint64_t inbox, kind; /* node of inbox/; what the nodes of inbox files begin with */
     int errnos[256];      /* by result code */
     lfs_front_tree tree;  /* all 0: Python answers what is read */
+    lfs_front_texts *texts;
     int device, ready, wake;
     size_t buffer_bytes;
     pthread_t thread;
@@ -95,6 +97,11 @@ int lfs_front_may_take(const char *text, size_t len);
 
 /* front_read.c: the same of requests that only read. It may take from a request what is not Python's. */
 int lfs_front_read_request(lfs_front *f, uint8_t *bytes, size_t len);
+
+/* front_texts.c */
+lfs_front_texts *lfs_front_texts_new(void);
+void lfs_front_texts_free(lfs_front_texts *t);
+void lfs_front_texts_record(lfs_front_texts *t, const lfs_front_file *file, const lfs_result *result);
 
 /* front_told.c */
 int lfs_front_plain(const lfs_ticket *t);

@@ -1,5 +1,5 @@
-/* Requests about files that are only read, answered by the front (ADR 47): accounts/<id>/, its balance.json, transactions/<name>, and of past states what
- * front_past.c knows. What is answered is what ledgerfsd/vfs answers (tree.py, contents.py, operations.py), to the byte; what is not known here, or fails, goes to
+/* Requests about files that are only read, answered by the front (ADR 47): accounts/<id>/, its balance.json, transactions/<name>, of past states what
+ * front_past.c knows, of receipts/ and proofs/ what front_texts.c does. What is answered is what ledgerfsd/vfs answers (tree.py, contents.py, operations.py), to the byte; what is not known here, or fails, goes to
  * Python. Node numbers are computed (vfs/nodes.py), so nothing is kept here but what the kernel holds of balances (kernel.c). Handle numbers are node numbers. */
 #include <errno.h>
 #include <fcntl.h>
@@ -9,9 +9,6 @@
 
 #define NUMBER_BITS 56
 #define NAME_MAX_BYTES 255 /* operations.NAME_BYTES_MAX */
-#ifndef FOPEN_NOFLUSH
-#define FOPEN_NOFLUSH (1 << 5) /* older kernels pass over it, and ask */
-#endif
 
 void lfs_front_tree_set(lfs_engine *e, const lfs_front_tree *tree) {
     if (e->front) e->front->tree = *tree;
@@ -50,7 +47,7 @@ int lfs_front_attributes(lfs_front *f, const fuse_head *h, const lfs_front_found
 
 int lfs_front_opens(lfs_front *f, const fuse_head *h) {
     /* Nothing is to be told at close(), so the kernel need not ask. */
-    struct fuse_open_out out = {.fh = h->nodeid, .open_flags = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH};
+    struct fuse_open_out out = {.fh = h->nodeid, .open_flags = FOPEN_KEEP_CACHE | LFS_FOPEN_NOFLUSH};
     lfs_front_reply(f, h->unique, 0, &out, sizeof out);
     return 1;
 }
@@ -102,10 +99,10 @@ static int look_for_account(lfs_front *f, const fuse_head *h, const char *name, 
 }
 
 /* tx_0001.json: four digits at least, no other spelling. 0: no such. */
-static uint64_t transaction_number(const char *name, size_t len) {
+uint64_t lfs_front_transaction_number(const char *name, size_t len, const char *suffix) {
     uint64_t number = 0;
-    size_t digits = len - 8;
-    if (len < 12 || len > 27 || memcmp(name, "tx_", 3) != 0 || memcmp(name + len - 5, ".json", 5) != 0 || (digits > 4 && name[3] == '0')) return 0;
+    size_t ends = strlen(suffix), digits = len - 3 - ends;
+    if (len < 7 + ends || len > 22 + ends || memcmp(name, "tx_", 3) != 0 || memcmp(name + len - ends, suffix, ends) != 0 || (digits > 4 && name[3] == '0')) return 0;
     for (size_t i = 0; i < digits; i++) {
         if (name[3 + i] < '0' || name[3 + i] > '9') return 0;
         number = 10 * number + (uint64_t)(name[3 + i] - '0');
@@ -125,7 +122,7 @@ static const uint8_t *transaction_found(lfs_front *f, uint64_t number, lfs_front
 
 static int look_for_transaction(lfs_front *f, const fuse_head *h, const char *name, size_t len) {
     lfs_front_found found;
-    uint64_t number = transaction_number(name, len);
+    uint64_t number = lfs_front_transaction_number(name, len, ".json");
     if (lfs_read_transaction(f->engine, number) < 0) return lfs_front_nothing(f, h, len);
     return transaction_found(f, number, &found) && lfs_front_entry(f, h, &found, f->tree.seconds);
 }
@@ -199,6 +196,7 @@ static int look(lfs_front *f, const fuse_head *h) {
     if (h->nodeid == f->tree.transactions) return look_for_transaction(f, h, name, len);
     if (lfs_front_is(h->nodeid, f->tree.account)) return look_in_account(f, h, name, len);
     if (lfs_front_is_past(f, h->nodeid)) return lfs_front_past_look(f, h, name, len);
+    if (h->nodeid == f->tree.receipts || h->nodeid == f->tree.proofs) return lfs_front_texts_look(f, h, name, len);
     return 0;
 }
 
@@ -231,10 +229,16 @@ static size_t fixed_bytes(uint32_t opcode) {
     case FUSE_READ: return sizeof(struct fuse_read_in);
     case FUSE_FLUSH: return sizeof(struct fuse_flush_in);
     case FUSE_RELEASE: return sizeof(struct fuse_release_in);
+    case FUSE_IOCTL: return sizeof(struct fuse_ioctl_in);
     case FUSE_FORGET: return sizeof(struct fuse_forget_in);
     case FUSE_BATCH_FORGET: return sizeof(struct fuse_batch_forget_in);
     default: return SIZE_MAX;
     }
+}
+
+/* open() of Python asks every file whether it is a terminal, and nothing here has an ioctl. */
+static int is_file(const lfs_front *f, uint64_t node) {
+    return lfs_front_is(node, f->tree.balance) || lfs_front_is(node, f->tree.transaction) || lfs_front_is(node, f->tree.past_balance) || lfs_front_is_text(f, node);
 }
 
 int lfs_front_read_request(lfs_front *f, uint8_t *bytes, size_t len) {
@@ -242,8 +246,10 @@ int lfs_front_read_request(lfs_front *f, uint8_t *bytes, size_t len) {
     if (!f->tree.account || h->len != len || len - sizeof *h < fixed_bytes(h->opcode)) return 0;
     if (h->opcode == FUSE_FORGET || h->opcode == FUSE_BATCH_FORGET) return forgotten(f, h);
     if (h->opcode == FUSE_LOOKUP) return look(f, h);
+    if (h->opcode == FUSE_IOCTL) return is_file(f, h->nodeid) && lfs_front_error(f, h, ENOSYS);
     if (lfs_front_is(h->nodeid, f->tree.balance)) return of_balance(f, h);
     if (lfs_front_is(h->nodeid, f->tree.account)) return of_account(f, h);
     if (lfs_front_is(h->nodeid, f->tree.transaction)) return of_transaction(f, h);
+    if (lfs_front_is_text(f, h->nodeid)) return lfs_front_texts_request(f, h);
     return lfs_front_is_past(f, h->nodeid) && lfs_front_past_request(f, h);
 }

@@ -65,6 +65,7 @@ void lfs_front_record(lfs_engine *e, lfs_ticket *tickets) {
         if (!file || !lfs_front_plain(t)) continue;
         file->receipt_at += begin;
         file->recorded_ns = now;
+        lfs_front_texts_record(f->texts, file, t->results);
         note(f, file, t);
     }
     int many = f->n_told >= LFS_FRONT_TOLD;

@@ -150,10 +150,17 @@ typedef struct { /* how the mount numbers its nodes (vfs/nodes.py), and what it 
     uint64_t accounts, transactions;        /* these directories */
     uint64_t account, balance, transaction; /* what the nodes of these kinds begin with */
     uint64_t past_directory, past_account, past_balance;
+    uint64_t receipts, proofs;              /* directories */
+    uint64_t receipt, proof;                /* of transactions */
     uint32_t uid, gid, seconds;             /* seconds: for which names and attributes are valid */
 } lfs_front_tree;
 /* Let it answer what is read (see front_read.c). */
 void lfs_front_tree_set(lfs_engine *e, const lfs_front_tree *tree);
+/* Receipts that T2 recorded are answered in front_texts.c, until Python has another answer for the name. The number of a name: service.receipts.number_of. */
+uint64_t lfs_receipt_number(const uint8_t *name, size_t len);
+void lfs_front_receipt_drop(lfs_engine *e, uint64_t number);
+/* A checkpoint that was signed, or is asked for again: in force for a second from now on, while `root`, the file of the public keys, has this inode, mtime and size. */
+void lfs_front_checkpoint(lfs_engine *e, const char *root, const uint64_t keys[3], uint64_t size, const uint8_t *note, size_t len);
 
 /* -- reading published state. Return 0, or -1 when out of range. */
 void lfs_read_counts(lfs_engine *e, lfs_counts *out);
@@ -249,6 +256,17 @@ enum { LFS_ATTEND_KERNEL = 1, LFS_ATTEND_EVENTS = 2, LFS_ATTEND_RECEIPTS = 4, LF
 void lfs_attend(lfs_engine *e, unsigned bit, int on);
 uint32_t lfs_touched(lfs_engine *e, uint32_t *out, uint32_t cap);
 void lfs_told(lfs_engine *e); /* of all that lfs_touched gave */
+
+/* Proofs of RFC 6962 in the tree of the first `size` entries, as ledgerfsd/merkle/proof.py makes them; for what is there. They return how many hashes there are; path:
+ * room for LFS_PATH_MAX, or NULL to count only. 0 < size; index < size; 0 < old <= size. */
+#define LFS_PATH_MAX 64
+void lfs_root(lfs_engine *e, uint64_t size, uint8_t *out);
+uint32_t lfs_inclusion(lfs_engine *e, uint64_t index, uint64_t size, uint8_t *path);
+uint32_t lfs_consistency(lfs_engine *e, uint64_t old, uint64_t size, uint8_t *path);
+/* Somebody reads the proof of this entry in a checkpoint of this size. When it leads beyond all others, the next transactions are to be signed ahead:
+ * LFS_ATTEND_PROOFS, until lfs_proofs_expected, which says whether it was so. */
+void lfs_proof_read(lfs_engine *e, uint64_t index, uint64_t size);
+int lfs_proofs_expected(lfs_engine *e);
 
 /* -- balance proofs (FORMAT, sections 12 and 13) */
 typedef struct lfs_proof {
