@@ -1,6 +1,7 @@
 /* Reading one intent: from bytes to members and canonical form. What the members must be is judge.c's.
  *
- * Three ways lead to the same answer. The quickest (intent_quick.c) knows only members that are short plain strings. The next
+ * Four ways lead to the same answer. The quickest (intent_shape.c) knows only transfers of the shape of one before. The next (intent_quick.c)
+ * knows only members that are short plain strings. The next
  * walks the text once and knows what well-behaved programs write: known member names, once each, strings without escapes. At anything else
  * each gives up, and the last one judges the whole text as JSON
  * (which settles the codes 10 to 18 from left to right), brings it into canonical form and walks that. So the quick ways need only be
@@ -170,6 +171,7 @@ void lfs_intent_parse(const uint8_t *text, size_t len, lfs_text source, uint32_t
         in->code = LFS_TOO_LARGE;
         return;
     }
+    if (lfs_shape_read(first, end, arena, in)) return;
     size_t mark = arena->used;
     if (first < end && *first == '{' && (lfs_intent_quick(first, end, in) == 0 || walk_anew(first, end, arena, in) == SURE)) {
         put_canonical(in, used, arena);
@@ -184,6 +186,7 @@ void lfs_intent_parse(const uint8_t *text, size_t len, lfs_text source, uint32_t
     if (in->code) return;
     if (in->present & BIT(F_ID)) in->id = in->f[F_ID];
     else make_auto_id(in, source, arena);
+    lfs_shape_learn(&arena->shapes, first, end, in);
 }
 
 void lfs_intents_hash(lfs_intent *intents, uint32_t n) {

@@ -104,12 +104,34 @@ typedef struct {
     uint64_t incarnation, size; /* of a restore */
 } lfs_intent;
 
-/* Memory for the parsed intents of one chunk: canonical forms and postings. Blocks never move. */
+/* What is known of the shape of transfers read before (intent_shape.c). */
+#define LFS_SHAPE_VALUES 6
+#define LFS_SHAPES 4 /* one for each number of members */
+typedef struct {
+    uint8_t bytes[64]; /* behind its len bytes: zeros */
+    uint64_t mask;     /* a bit for each of them */
+    uint32_t len;
+} lfs_literal;
+typedef struct {
+    uint32_t present;
+    uint8_t n, quotes;                         /* values that differ from line to line; quotes in a line, 0: nothing is known */
+    uint8_t field[LFS_SHAPE_VALUES], quote[LFS_SHAPE_VALUES]; /* of each value, in the order of the line: its member, and which quote opens it */
+    uint8_t order[LFS_SHAPE_VALUES];           /* values in canonical order */
+    lfs_literal before[LFS_SHAPE_VALUES + 1], form[LFS_SHAPE_VALUES + 1]; /* what stands before each and behind the last, in the line; in canonical form */
+} lfs_shape;
+enum lfs_shapes_way { LFS_SHAPES_UNKNOWN, LFS_SHAPES_READ, LFS_SHAPES_OFF /* the processor cannot */ };
+typedef struct {
+    lfs_shape shape[LFS_SHAPES];
+    uint32_t way, taken, missed;
+} lfs_shapes;
+
+/* Memory for the parsed intents of one chunk: canonical forms and postings. Blocks never move. And what it has read before, for the lines to come. */
 typedef struct {
     uint8_t *base;
     size_t used, size;
     uint8_t **full; /* blocks before this one */
     uint32_t n_full, full_size;
+    lfs_shapes shapes;
 } lfs_arena;
 void lfs_arena_ready(lfs_arena *arena); /* room for one more intent */
 uint8_t *lfs_arena_take(lfs_arena *arena, size_t bytes); /* zeroed by nobody */
@@ -125,6 +147,10 @@ void *lfs_grow_big(void *p, size_t bytes); /* the same, with huge pages where th
 void lfs_intent_parse(const uint8_t *text, size_t len, lfs_text source, uint32_t line, lfs_arena *arena, lfs_intent *in);
 /* Fill in->f and in->present from the members of the outermost object, if each is a string of plain characters; -1: it is something else. text[0] is '{'. */
 int lfs_intent_quick(const uint8_t *text, const uint8_t *end, lfs_intent *in);
+/* Parse and judge a transfer that has the shape of one before and no fault; 0: it is to be read another way, and nothing was changed but in->f. */
+int lfs_shape_read(const uint8_t *text, const uint8_t *end, lfs_arena *arena, lfs_intent *in);
+/* Remember the shape of an intent that was read another way, now and then. */
+void lfs_shape_learn(lfs_shapes *shapes, const uint8_t *text, const uint8_t *end, const lfs_intent *in);
 /* Settle the codes 10 to 18, or fill in->canonical. */
 void lfs_intent_canonical(const uint8_t *text, size_t len, lfs_arena *arena, lfs_intent *in);
 /* The same for an intent of the ledger's own (system.c). */
