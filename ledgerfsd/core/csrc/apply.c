@@ -570,16 +570,16 @@ void lfs_prefetch_tables(lfs_ledger *l, lfs_intent *in) {
         lfs_posting *posting = &in->postings[i];
         posting->name_hash = lfs_hash(l, posting->account.p, posting->account.len);
         posting->ordinal = LFS_NONE;
-        __builtin_prefetch(lfs_table_slot(&l->names, (uint32_t)posting->name_hash));
+        __builtin_prefetch(lfs_table_line(&l->names, (uint32_t)posting->name_hash));
     }
 }
 
 void lfs_prefetch_names(lfs_ledger *l, lfs_intent *in) {
     if (in->code) return;
     for (uint32_t i = 0; i < in->n_postings; i++) {
-        uint64_t slot = *lfs_table_slot(&l->names, (uint32_t)in->postings[i].name_hash); /* nearly always the right one */
-        if (!slot) continue;
-        const uint8_t *info = (const uint8_t *)&l->info[(uint32_t)slot - 1];
+        uint32_t value = lfs_table_likely(&l->names, in->postings[i].name_hash);
+        if (!value) continue;
+        const uint8_t *info = (const uint8_t *)&l->info[value - 1];
         __builtin_prefetch(info);
         __builtin_prefetch(info + 64);
     }

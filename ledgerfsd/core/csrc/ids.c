@@ -91,8 +91,8 @@ void lfs_ids_settle(lfs_ledger *l) {
 static inline uint64_t key_of(uint64_t hash) { return hash ? hash : 1; }
 
 void lfs_ids_prefetch(const lfs_ledger *l, uint64_t hash) {
-    __builtin_prefetch(lfs_table_slot(&l->ids, (uint32_t)hash));
-    if (l->ids_before.used) __builtin_prefetch(lfs_table_slot(&l->ids_before, (uint32_t)hash));
+    __builtin_prefetch(lfs_table_line(&l->ids, (uint32_t)hash));
+    if (l->ids_before.used) __builtin_prefetch(lfs_table_line(&l->ids_before, (uint32_t)hash));
     for (uint32_t i = 0; i < l->n_older; i++) __builtin_prefetch(lfs_filter_line(l->older->runs[i].filter, l->older->runs[i].lines, key_of(hash)));
 }
 

@@ -6,11 +6,15 @@
 #include "intent.h"
 #include "lfs_codes.h"
 #include "lfs_core.h"
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #define LFS_ENTRY_BYTES_MAX 65535
 #define LFS_ENTRIES_MAX 0xfffffffeull
 #define LFS_BATCH_INTENTS_MAX 8192
 #define LFS_NONE UINT32_MAX
+#define LFS_LINE_SLOTS 8 /* of a table, in a line of the cache */
 
 enum lfs_status { A_OPEN, A_FROZEN, A_CLOSED };
 
@@ -41,8 +45,9 @@ typedef struct {
     uint32_t status;
 } lfs_hold;
 
-/* An open-addressing table of 8-byte slots, low half of the tag << 32 | value + 1; 0 is free. A tag is a hash; the place follows from the high bits of
- * that half, so a larger table is filled in the order of the smaller one. Nothing is ever deleted, except in the reverse order of
+/* An open-addressing table of 8-byte slots, low half of the tag << 32 | value + 1; 0 is free. A tag is a hash; the line of eight slots follows from the high
+ * bits of that half, so a larger table is filled in the order of the smaller one. In a line the first free slot is taken, and the lines behind it are looked
+ * at only when it is full: a look-up touches one line of the cache, nearly always, and compares all of it at once. Nothing is ever deleted, except in the reverse order of
  * insertion (undo), which leaves no trace. */
 typedef struct {
     uint64_t *slots;
@@ -138,8 +143,31 @@ static inline uint64_t lfs_tag_of(const lfs_ledger *l, const lfs_intent *in, lfs
     if (!in || id.p != in->id.p) return lfs_tag(l, id.p, id.len);
     return in->id_hash ? in->id_hash : 1;
 }
-static inline uint64_t *lfs_table_slot(const lfs_table *t, uint32_t half) { return &t->slots[half >> (32 - t->bits)]; }
-static inline uint64_t *lfs_table_next(const lfs_table *t, uint64_t *slot) { return ++slot == t->slots + ((size_t)1 << t->bits) ? t->slots : slot; }
+/* The first slot of the line for this half; that of the line to look at when there is none free in it. */
+static inline uint64_t *lfs_table_line(const lfs_table *t, uint32_t half) { return &t->slots[(half >> (32 - t->bits)) & ~(LFS_LINE_SLOTS - 1u)]; }
+static inline uint64_t *lfs_table_next(const lfs_table *t, uint64_t *line) {
+    return (line += LFS_LINE_SLOTS) == t->slots + ((size_t)1 << t->bits) ? t->slots : line;
+}
+/* A bit for each slot of a line with this half; 0: for the free ones. */
+static inline unsigned lfs_line_like(const uint64_t *line, uint32_t half) {
+#ifdef __SSE2__
+    const __m128 *two = (const __m128 *)line;
+    __m128i wanted = _mm_set1_epi32((int)half);
+    __m128i first = _mm_castps_si128(_mm_shuffle_ps(two[0], two[1], 0xdd)), last = _mm_castps_si128(_mm_shuffle_ps(two[2], two[3], 0xdd));
+    return (unsigned)_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(first, wanted))) |
+           (unsigned)_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(last, wanted))) << 4;
+#else
+    unsigned like = 0;
+    for (unsigned i = 0; i < LFS_LINE_SLOTS; i++) like |= (unsigned)((uint32_t)(__atomic_load_n(&line[i], __ATOMIC_RELAXED) >> 32) == half) << i;
+    return like;
+#endif
+}
+/* What a slot with this tag holds, value + 1, in the line where it nearly always is; 0: it is not there. A hint: the tag's other half may differ. */
+static inline uint32_t lfs_table_likely(const lfs_table *t, uint64_t tag) {
+    const uint64_t *line = lfs_table_line(t, (uint32_t)tag);
+    unsigned like = lfs_line_like(line, (uint32_t)tag);
+    return like ? (uint32_t)line[__builtin_ctz(like)] : 0;
+}
 void lfs_table_load(lfs_table *t, uint64_t tag, uint32_t value);
 void lfs_table_free(lfs_table *t);
 uint32_t lfs_name_find(const lfs_ledger *l, uint64_t hash, const uint8_t *name, size_t len);

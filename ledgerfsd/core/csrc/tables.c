@@ -41,9 +41,10 @@ uint64_t lfs_tag(const lfs_ledger *l, const uint8_t *bytes, size_t len) {
 }
 
 static uint64_t *free_slot(const lfs_table *t, uint32_t half) {
-    uint64_t *slot = lfs_table_slot(t, half);
-    while (*slot) slot = lfs_table_next(t, slot);
-    return slot;
+    uint64_t *line = lfs_table_line(t, half);
+    unsigned free_;
+    while (!(free_ = lfs_line_like(line, 0))) line = lfs_table_next(t, line);
+    return &line[__builtin_ctz(free_)];
 }
 
 void lfs_table_reserve(lfs_table *t, uint64_t more) {
@@ -87,26 +88,27 @@ void lfs_table_insert(lfs_ledger *l, lfs_table *t, uint64_t tag, uint32_t value)
 
 uint32_t lfs_name_find(const lfs_ledger *l, uint64_t hash, const uint8_t *name, size_t len) {
     uint32_t half = half_of(hash);
-    uint64_t *slot = lfs_table_slot(&l->names, half), found;
-    for (; (found = __atomic_load_n(slot, __ATOMIC_ACQUIRE)); slot = lfs_table_next(&l->names, slot)) {
-        if ((uint32_t)(found >> 32) != half) continue;
-        uint32_t ordinal = (uint32_t)found - 1;
-        const lfs_info *info = &l->info[ordinal];
-        if (info->name_len == len && lfs_same(info->name, name, len)) return ordinal;
+    for (const uint64_t *line = lfs_table_line(&l->names, half);; line = lfs_table_next(&l->names, (uint64_t *)line)) {
+        for (unsigned like = lfs_line_like(line, half); like; like &= like - 1) {
+            uint32_t ordinal = (uint32_t)__atomic_load_n(&line[__builtin_ctz(like)], __ATOMIC_ACQUIRE) - 1;
+            const lfs_info *info = &l->info[ordinal];
+            if (info->name_len == len && lfs_same(info->name, name, len)) return ordinal;
+        }
+        if (lfs_line_like(line, 0)) return LFS_NONE;
     }
-    return LFS_NONE;
 }
 
 static int64_t find_in(const lfs_ledger *l, const lfs_table *t, uint64_t hash, const uint8_t *id, size_t len) {
     uint32_t half = half_of(hash);
-    for (uint64_t *slot = lfs_table_slot(t, half); *slot; slot = lfs_table_next(t, slot)) {
-        if ((uint32_t)(*slot >> 32) != half) continue;
-        uint32_t index = (uint32_t)*slot - 1, entry_len;
-        const uint8_t *bytes = l->reader(l->reader_context, index, &entry_len);
-        lfs_text found = lfs_entry_id(bytes, entry_len);
-        if (found.len == len && memcmp(found.p, id, len) == 0) return index;
+    for (uint64_t *line = lfs_table_line(t, half);; line = lfs_table_next(t, line)) {
+        for (unsigned like = lfs_line_like(line, half); like; like &= like - 1) {
+            uint32_t index = (uint32_t)line[__builtin_ctz(like)] - 1, entry_len;
+            const uint8_t *bytes = l->reader(l->reader_context, index, &entry_len);
+            lfs_text found = lfs_entry_id(bytes, entry_len);
+            if (found.len == len && memcmp(found.p, id, len) == 0) return index;
+        }
+        if (lfs_line_like(line, 0)) return -1;
     }
-    return -1;
 }
 
 int64_t lfs_id_find(lfs_ledger *l, uint64_t hash, const uint8_t *id, size_t len) {

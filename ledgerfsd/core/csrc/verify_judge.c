@@ -34,10 +34,10 @@ void lfs_judge_far(const lfs_seen *s, const lfs_seen_posting *postings) {
 
 void lfs_judge_ahead(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *postings) {
     const lfs_ledger *l = &v->ledger;
-    if (s->id.p) __builtin_prefetch(lfs_table_slot(&l->ids, (uint32_t)s->id_hash), 1);
+    if (s->id.p) __builtin_prefetch(lfs_table_line(&l->ids, (uint32_t)s->id_hash), 1);
     for (uint32_t i = 0; i < s->n_postings && i < 8; i++) {
         const lfs_seen_posting *p = &postings[s->first_posting + i];
-        __builtin_prefetch(lfs_table_slot(&l->names, (uint32_t)p->name_hash));
+        __builtin_prefetch(lfs_table_line(&l->names, (uint32_t)p->name_hash));
         __builtin_prefetch(p->account); /* the text is in the cache of the processor that checked it */
         __builtin_prefetch(p->currency);
     }
@@ -47,11 +47,9 @@ void lfs_judge_near(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *postings
     const lfs_ledger *l = &v->ledger;
     for (uint32_t i = 0; i < s->n_postings && i < 8; i++) {
         lfs_seen_posting *p = &postings[s->first_posting + i];
-        uint32_t half = (uint32_t)p->name_hash ? (uint32_t)p->name_hash : 1, ordinal;
-        const uint64_t *slot = lfs_table_slot(&l->names, half);
-        while (*slot && *slot >> 32 != half) slot = lfs_table_next(&l->names, (uint64_t *)slot); /* a quarter of the names stand behind others */
-        if (!*slot) continue;
-        p->ordinal = ordinal = (uint32_t)*slot - 1; /* a guess: its name is compared when the entry is judged */
+        uint32_t ordinal = lfs_table_likely(&l->names, p->name_hash) - 1;
+        if (ordinal >= l->n_accounts) continue;
+        p->ordinal = ordinal; /* a guess: its name is compared when the entry is judged */
         __builtin_prefetch(&l->info[ordinal]);
         __builtin_prefetch((const uint8_t *)&l->info[ordinal] + 64);
         __builtin_prefetch((const uint8_t *)(&l->info[ordinal] + 1) - 1);
