@@ -42,6 +42,8 @@ typedef struct lfs_piece {
     lfs_seen *seen;
     uint8_t *leaves, *bundles, *scratch;
     lfs_reading reading;
+    lfs_seen_account *accounts; /* that it opens */
+    uint32_t n_accounts, accounts_size;
     uint32_t judged;        /* entries that the judge is done with */
     lfs_tally tally;
 } lfs_piece;
@@ -134,7 +136,7 @@ void lfs_root_work(lfs_verify *v, lfs_root_job *job);
 void lfs_root_job_free(const lfs_verify *v, lfs_root_job *job);
 
 /* verify_judge.c: 0, or -1 with v->why */
-int lfs_verify_judge(lfs_verify *v, lfs_seen *s, lfs_seen_posting *postings, const uint8_t leaf[32]);
+int lfs_verify_judge(lfs_verify *v, lfs_piece *piece, uint32_t i); /* entry i of the piece */
 void lfs_judge_far(const lfs_seen *s, const lfs_seen_posting *postings);
 void lfs_judge_ahead(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *postings);
 void lfs_judge_near(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *postings);

@@ -215,7 +215,7 @@ static uint64_t first_wrong(lfs_verify *v, lfs_piece *last, uint64_t until) {
                 memcmp(leaf, piece->leaves + 32ull * i, 32) != 0) return index;
             snprintf(v->why, sizeof v->why, "%s", piece->wrong_why);
             if (i >= piece->wrong) return index;
-            if (piece->seen[i].kind != K_SEAL && lfs_verify_judge(v, &piece->seen[i], piece->reading.postings, piece->leaves + 32ull * i)) return index;
+            if (piece->seen[i].kind != K_SEAL && lfs_verify_judge(v, piece, i)) return index;
         }
     return until;
 }
@@ -289,7 +289,7 @@ static int judge_piece(lfs_verify *v, lfs_piece *piece, uint32_t to) {
         if (i + 14 < to) lfs_judge_near(v, &piece->seen[i + 14], postings);
         if (piece->seen[i].kind == K_SEAL) continue;
         const char *why = i >= piece->wrong && piece->seen[i].kind == K_WRONG ? piece->wrong_why : v->why;
-        if (why == v->why && lfs_verify_judge(v, &piece->seen[i], postings, piece->leaves + 32ull * i) == 0) continue;
+        if (why == v->why && lfs_verify_judge(v, piece, i) == 0) continue;
         lfs_verify_found(v, piece->first + i, why);
         return 1;
     }

@@ -281,35 +281,34 @@ static int end_of_hold(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *p) {
 
 /* -- other kinds. Their members are read again: they are few. */
 
-static int open_account(lfs_verify *v, const lfs_seen *s) {
+static int open_account(lfs_verify *v, const lfs_seen *s, const lfs_seen_account *a) {
     lfs_ledger *l = &v->ledger;
-    lfs_reading *r = &v->reading;
-    const lfs_text *f = r->f;
-    lfs_info info = {.open_index = s->index, .name_len = (uint8_t)f[V_ACCOUNT].len};
+    uint64_t hash = lfs_hash(l, a->account.p, a->account.len);
+    lfs_info info = {.open_index = s->index, .name_len = (uint8_t)a->account.len};
     int own = s->id.len > 6 && memcmp(s->id.p, "~open:", 6) == 0;
-    if (account_of(l, f[V_ACCOUNT].p, f[V_ACCOUNT].len) != LFS_NONE) FAIL("an account is opened twice");
-    uint32_t currency = lfs_currency_find(l, f[V_CURRENCY]);
-    while (info.class_ < C_COUNT && !lfs_text_is(f[V_CLASS], LFS_CLASS_NAMES[info.class_])) info.class_++;
-    info.normal = lfs_text_is(f[V_NORMAL], "debit") ? S_DEBIT : S_CREDIT;
-    if (info.class_ == C_COUNT || currency == LFS_NONE || (info.normal == S_CREDIT && !lfs_text_is(f[V_NORMAL], "credit")))
+    if (lfs_name_find(l, hash, a->account.p, a->account.len) != LFS_NONE) FAIL("an account is opened twice");
+    uint32_t currency = lfs_currency_find(l, a->currency);
+    while (info.class_ < C_COUNT && !lfs_text_is(a->class_, LFS_CLASS_NAMES[info.class_])) info.class_++;
+    info.normal = lfs_text_is(a->normal, "debit") ? S_DEBIT : S_CREDIT;
+    if (info.class_ == C_COUNT || currency == LFS_NONE || (info.normal == S_CREDIT && !lfs_text_is(a->normal, "credit")))
         FAIL("an account has a class, currency or side that does not exist");
     if (l->n_accounts == l->accounts_max) FAIL("there are more accounts than there can be");
     info.currency = (uint16_t)currency;
-    memcpy(info.name, f[V_ACCOUNT].p, f[V_ACCOUNT].len);
-    info.limit = lfs_text_is(f[V_LIMIT], "none") ? L_NONE : lfs_text_is(f[V_LIMIT], "no_overdraft") ? L_NO_OVERDRAFT : L_OVERDRAFT;
+    memcpy(info.name, a->account.p, a->account.len);
+    info.limit = lfs_text_is(a->limit, "none") ? L_NONE : lfs_text_is(a->limit, "no_overdraft") ? L_NO_OVERDRAFT : L_OVERDRAFT;
     if (info.limit == L_OVERDRAFT) {
         lfs_amount most;
-        if (f[V_LIMIT].len < 11 || memcmp(f[V_LIMIT].p, "overdraft:", 10) != 0 || lfs_amount_parse(f[V_LIMIT].p + 10, f[V_LIMIT].len - 10, &most) ||
+        if (a->limit.len < 11 || memcmp(a->limit.p, "overdraft:", 10) != 0 || lfs_amount_parse(a->limit.p + 10, a->limit.len - 10, &most) ||
             most.decimals != l->currencies[currency].decimals || most.value >= LFS_TOTAL_LIMIT) FAIL("an account has a limit that is none");
         info.overdraft = most.value;
     }
-    if (own && (!id_is(s, "~open:", f[V_ACCOUNT].p, f[V_ACCOUNT].len) || info.class_ != C_EQUITY || info.limit != L_NONE || info.normal != S_CREDIT ||
-                lfs_has(r, V_OWNER) || lfs_has(r, V_TAGS) || f[V_ACCOUNT].len != 15 + f[V_CURRENCY].len || memcmp(f[V_ACCOUNT].p, "equity:opening:", 15) != 0 ||
-                memcmp(f[V_ACCOUNT].p + 15, f[V_CURRENCY].p, f[V_CURRENCY].len) != 0)) FAIL("it is not an account that the ledger opens by itself");
+    if (own && (!id_is(s, "~open:", a->account.p, a->account.len) || info.class_ != C_EQUITY || info.limit != L_NONE || info.normal != S_CREDIT ||
+                a->present >> V_OWNER & 1 || a->present >> V_TAGS & 1 || a->account.len != 15 + a->currency.len || memcmp(a->account.p, "equity:opening:", 15) != 0 ||
+                memcmp(a->account.p + 15, a->currency.p, a->currency.len) != 0)) FAIL("it is not an account that the ledger opens by itself");
     lfs_table_reserve(&l->names, 1);
     uint32_t ordinal = l->n_accounts++;
     l->info[ordinal] = info;
-    lfs_table_load(&l->names, lfs_tag(l, f[V_ACCOUNT].p, f[V_ACCOUNT].len), ordinal);
+    lfs_table_load(&l->names, hash, ordinal);
     follow(v, ordinal, s);
     if (own || v->expect == EXPECT_ACCOUNT) v->expect = own ? EXPECT_ACCOUNT : EXPECT_OPENING;
     return 0;
@@ -434,7 +433,6 @@ static int judge_other(lfs_verify *v, const lfs_seen *s, const uint8_t leaf[32])
     v->reading.n_postings = 0;
     if (lfs_see(&v->reading, s->bytes, s->len, &again)) FAIL("%s", v->reading.why);
     switch (s->kind) {
-    case K_ACCOUNT: return open_account(v, s);
     case K_UPDATE: return update_account(v, s);
     case K_POLICY: return change_policy(v, s, leaf);
     case K_REJECTED: return rejected(v, s);
@@ -445,21 +443,23 @@ static int judge_other(lfs_verify *v, const lfs_seen *s, const uint8_t leaf[32])
     }
 }
 
-int lfs_verify_judge(lfs_verify *v, lfs_seen *s, lfs_seen_posting *postings, const uint8_t leaf[32]) {
+int lfs_verify_judge(lfs_verify *v, lfs_piece *piece, uint32_t i) {
     lfs_ledger *l = &v->ledger;
+    const lfs_seen *s = &piece->seen[i];
     if (s->tx && s->tx != l->next_tx) FAIL("the transaction number does not follow");
     if (!s->index != (s->kind == K_GENESIS)) FAIL("the ledger does not begin with a genesis/1, or has two");
     if (v->expect) TRY(check_expected(v, s));
     if (s->id.p) TRY(check_id(v, s));
     TRY(check_due(v, s));
     if (s->tag && lfs_id_find(l, s->id_hash, s->id.p, s->id.len) >= 0) FAIL("its id belongs to an entry before");
-    lfs_seen_posting *p = postings + s->first_posting;
+    lfs_seen_posting *p = piece->reading.postings + (s->n_postings ? s->first_posting : 0);
     switch (s->kind) {
+    case K_ACCOUNT: TRY(open_account(v, s, &piece->accounts[s->first_posting])); break;
     case K_TXN: TRY(transaction(v, s, p)); break;
     case K_HOLD: TRY(hold(v, s, p)); break;
     case K_POST: case K_VOID: TRY(end_of_hold(v, s, p)); break;
     case K_SYSTEM: TRY(system_entry(v, s)); break;
-    default: TRY(judge_other(v, s, leaf));
+    default: TRY(judge_other(v, s, piece->leaves + 32ull * i));
     }
     if (s->kind != K_ACCOUNT) v->expect = EXPECT_ANY;
     if (s->kind == K_ACCOUNT) memcpy(v->intent, s->intent.p, 64);

@@ -33,7 +33,7 @@ static lfs_piece *piece_take(lfs_verify *v) {
 }
 
 void lfs_piece_free(lfs_piece *piece) {
-    void *rooms[] = {piece->bytes, piece->start, piece->seen, piece->leaves, piece->bundles, piece->scratch};
+    void *rooms[] = {piece->bytes, piece->start, piece->seen, piece->leaves, piece->bundles, piece->scratch, piece->accounts};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) free(rooms[i]);
     lfs_reading_free(&piece->reading);
     free(piece);
@@ -214,11 +214,23 @@ static void compare_piece(lfs_verify *v, lfs_piece *piece) {
     if (known < n) lfs_projection_compare(v, LFS_V_HASHES, first + known, n - known, piece->leaves + 32ull * known, piece->scratch);
 }
 
+/* The judge is spared reading it again. */
+static void account_keep(lfs_piece *piece, lfs_seen *s) {
+    const lfs_reading *r = &piece->reading;
+    const lfs_text *f = r->f;
+    if (piece->n_accounts == piece->accounts_size) {
+        piece->accounts_size = piece->accounts_size ? 2 * piece->accounts_size : 64;
+        piece->accounts = lfs_grow(piece->accounts, piece->accounts_size * sizeof *piece->accounts);
+    }
+    s->first_posting = piece->n_accounts;
+    piece->accounts[piece->n_accounts++] = (lfs_seen_account){r->present, f[V_ACCOUNT], f[V_CLASS], f[V_CURRENCY], f[V_LIMIT], f[V_NORMAL]};
+}
+
 void lfs_piece_check(lfs_verify *v, lfs_piece *piece) {
     lfs_reading *r = &piece->reading;
     uint64_t words[LFS_WORDS_MAX];
     uint32_t hashed = 0;
-    r->n_postings = 0;
+    r->n_postings = piece->n_accounts = 0;
     piece->wrong = UINT32_MAX;
     piece->good = 0;
     for (uint32_t i = 0; i < piece->n; i++) {
@@ -232,6 +244,7 @@ void lfs_piece_check(lfs_verify *v, lfs_piece *piece) {
             piece->wrong = i;
             memcpy(piece->wrong_why, r->why, sizeof r->why);
         }
+        if (piece->seen[i].kind == K_ACCOUNT) account_keep(piece, &piece->seen[i]);
         if (piece->seen[i].tag) lfs_tally_add(v, &v->sums, &piece->tally, LFS_IDS, lfs_seen_id(&piece->seen[i]));
         for (uint32_t n = lfs_seen_words(r, &piece->seen[i], words); n > 0; n--)
             lfs_tally_add(v, &v->sums, &piece->tally, LFS_WORDS, (lfs_record){words[n - 1], (uint32_t)(piece->first + i), 0, 0});

@@ -24,7 +24,7 @@ typedef struct {
 
 typedef struct lfs_seen { /* an entry of the right form; texts point into its bytes */
     const uint8_t *bytes;
-    uint32_t len, n_postings, first_posting;
+    uint32_t len, n_postings, first_posting; /* first_posting: of an account/1, its place among the accounts of its piece */
     uint8_t kind, type, expired, id_made; /* id_made: its id begins with ~ */
     int32_t day;       /* effective, LFS_NO_DAY if absent */
     uint64_t index, time, tx, reverses, expires; /* 0 where absent */
@@ -32,6 +32,11 @@ typedef struct lfs_seen { /* an entry of the right form; texts point into its by
     uint32_t tag;      /* of the id that it owns, else 0 (section 8) */
     lfs_text id, intent, hold;
 } lfs_seen;
+
+typedef struct { /* of an account/1 that has been read: what it says, and which members it has */
+    uint64_t present;
+    lfs_text account, class_, currency, limit, normal;
+} lfs_seen_account;
 
 typedef struct { /* of one thread */
     const lfs_ledger *ledger; /* for the seed of its hashes only */
