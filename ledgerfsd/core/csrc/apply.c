@@ -59,6 +59,13 @@ static void id_written(lfs_ledger *l, const lfs_intent *in, lfs_text id) {
 
 /* -- checks that several intents share */
 
+/* Is the account known already, and this its currency? Nearly always, and then nothing need be looked up. */
+static inline int unit_is(const lfs_ledger *l, uint32_t ordinal, lfs_text code) {
+    if (ordinal == LFS_NONE) return 0;
+    const lfs_currency *unit = unit_of(l, ordinal);
+    return unit->len == code.len && lfs_same((const uint8_t *)unit->code, code.p, code.len);
+}
+
 static int find_units(const lfs_ledger *l, lfs_posting *postings, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
         lfs_posting *posting = &postings[i];
@@ -68,7 +75,7 @@ static int find_units(const lfs_ledger *l, lfs_posting *postings, uint32_t n) {
             posting->unit = postings[i - 1].unit;
             continue;
         }
-        uint32_t place = lfs_currency_find(l, posting->currency);
+        uint32_t place = unit_is(l, posting->ordinal, posting->currency) ? l->info[posting->ordinal].currency : lfs_currency_find(l, posting->currency);
         if (place == LFS_NONE) return LFS_UNKNOWN_CURRENCY;
         posting->unit = (uint16_t)(place + 1);
     }

@@ -13,6 +13,11 @@ static inline uint8_t *put(uint8_t *p, const void *bytes, size_t len) {
 }
 #define LIT(p, text) put(p, text, sizeof(text) - 1)
 static inline uint8_t *put_word(uint8_t *p, const char *word) { return lfs_copy(p, (const uint8_t *)word, strlen(word)); }
+/* All of a field whose first len bytes are the text: an entry has room behind its end, so the length decides nothing but where it ends. */
+static inline uint8_t *put_wide(uint8_t *p, const void *field, size_t size, size_t len) {
+    memcpy(p, field, size);
+    return p + len;
+}
 static inline uint8_t *put_text(uint8_t *p, lfs_text text) { return lfs_copy(p, text.p, text.len); }
 static inline uint8_t *quote(uint8_t *p, lfs_text text) {
     *p++ = '"';
@@ -93,10 +98,10 @@ static uint8_t *put_posting(const lfs_ledger *l, uint8_t *p, const lfs_effect *e
     const lfs_info *info = &l->info[effect->ordinal];
     const lfs_currency *unit = &l->currencies[info->currency];
     const lfs_state *after = &effect->after;
-    p = lfs_copy(LIT(p, "{\"account\":\""), info->name, info->name_len);
+    p = put_wide(LIT(p, "{\"account\":\""), info->name, sizeof info->name, info->name_len);
     p = lfs_amount_put_loose(LIT(p, "\",\"amount\":\""), amount, unit->decimals);
     if (what & TOTALS) p = lfs_amount_put_loose(LIT(p, "\",\"credits\":\""), after->credits, unit->decimals);
-    p = lfs_copy(LIT(p, "\",\"currency\":\""), (const uint8_t *)unit->code, unit->len);
+    p = put_wide(LIT(p, "\",\"currency\":\""), unit->code, sizeof unit->code, unit->len);
     if (what & TOTALS) p = lfs_amount_put_loose(LIT(p, "\",\"debits\":\""), after->debits, unit->decimals);
     if (what & HELD) {
         p = lfs_amount_put_loose(LIT(p, "\",\"held_credits\":\""), after->held_credits, unit->decimals);
