@@ -198,6 +198,20 @@ def runs_of(layout: Layout) -> list[Path]:
     return [layout.indexes / name for name in listed(saved.state.tables["indexes"], IDS)]
 
 
+def test_ids_of_many_runs_are_found_through_sieves(pair: Pair) -> None:
+    """Eight hundred ids fill more than three of them (44, 176 and 352 here), while runs are made and merged beside."""
+    used = [[pay(f"s{number}-{each}") for each in range(20)] for number in range(40)]
+    for batch in used:
+        assert names(pair.submit(batch)) == ["ok"] * 20
+        pair.into_runs()
+    again = [each for batch in used for each in batch]
+    assert names(pair.submit(again)) == ["ok again"] * len(again)
+    pair.into_runs()
+    assert names(pair.submit([each | {"amount": "2.00"} for each in again])) == ["id_reused"] * len(again)
+    assert names(pair.submit([pay(f"t{each}") for each in range(800)])) == ["ok"] * 800
+    pair.check()
+
+
 def test_a_start_opens_runs_and_replays_what_follows(layout: Layout, tmp_path: Path) -> None:
     store = open_store(layout, segment_bytes=SEGMENT_BYTES)
     store.engine.start()

@@ -103,7 +103,7 @@ typedef struct lfs_ledger {
     uint64_t ids_from, ids_before_from, ids_most; /* ids_most: so many in a table, then another is begun */
     struct lfs_runs *runs; /* where older ids are; NULL: all are in `ids` */
     const struct lfs_id_view *older; /* what of the runs is looked at now: the first n_older, which hold ids that the tables do not */
-    uint32_t n_older;
+    uint32_t n_older, n_sifted; /* n_sifted: those of which a sieve knows */
     int unsettled; /* set when a look for an id met with damage: it may be known or not */
     lfs_hold *holds; /* open addressing by index */
     uint32_t n_holds, holds_size;

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define STEP_MERGES (4u << 20) /* entries: who replays more than so many, merges too, for it looks into the runs of ids */
 #define BUILD_RECORDS_MAX (1u << 20) /* 16 MiB, and as much again to sort them */
 
 /* Room for records, given back to the kernel at once: malloc would keep it. Memory comes as it is used. */
@@ -216,6 +217,7 @@ static void *build_loop(void *context) {
     while (!r->stopping) {
         pthread_mutex_unlock(&r->turn);
         int failed = build_now(e);
+        if (!failed) failed = lfs_ids_sift(e);
         if (!failed) failed = lfs_runs_merge(e);
         lfs_ids_tidy(r);
         account_time(r);
@@ -262,6 +264,8 @@ void lfs_runs_wake(lfs_engine *e) {
 int lfs_runs_step(lfs_engine *e) {
     if (e->runs.running || !enough(e)) return 0;
     int failed = build_now(e);
+    if (failed || e->replayed < STEP_MERGES) return failed; /* merging is left to T6, so that a start after a crash does not wait for it */
+    failed = lfs_ids_sift(e);
     return failed ? failed : lfs_runs_merge(e);
 }
 

@@ -13,16 +13,6 @@
 
 /* -- opening */
 
-static int read_all(int fd, void *out, size_t len, uint64_t at) {
-    for (size_t done = 0; done < len;) {
-        ssize_t n = pread(fd, (uint8_t *)out + done, len - done, (off_t)(at + done));
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return -1;
-        done += (size_t)n;
-    }
-    return 0;
-}
-
 static const char *run_form(lfs_run *run) {
     if (run->map_len < sizeof run->is) return "is too short";
     memcpy(&run->is, run->map + run->map_len - sizeof run->is, sizeof run->is);
@@ -35,8 +25,7 @@ static const char *run_form(lfs_run *run) {
     if (f->bytes > run->map_len || f->records > LFS_RUN_RECORDS_MAX || behind + lines * LFS_FILTER_LINE + sizeof run->is != run->map_len) return "has the wrong size";
     run->fences = (const lfs_fence *)(run->map + padded);
     run->lines = lines;
-    run->filter = lfs_filter_room(lines);
-    if (read_all(run->fd, run->filter, lines * LFS_FILTER_LINE, behind)) return "cannot be read";
+    run->filter = (const uint64_t *)(run->map + behind);
     if (f->fences_check != lfs_run_check(run->fences, run->blocks, run->filter, lines)) return "has fences or a filter that are not what was written";
     return NULL;
 }
@@ -58,9 +47,7 @@ const char *lfs_run_open(lfs_run *run, int dir, const char *name) {
 void lfs_run_close(lfs_run *run) {
     if (run->map) munmap((void *)run->map, run->map_len);
     if (run->fd >= 0) close(run->fd);
-    free(run->filter);
     run->map = NULL;
-    run->filter = NULL;
     run->fd = -1;
 }
 
@@ -87,7 +74,7 @@ static inline uint64_t get_varint(const uint8_t **p) {
     return (value & 0x0fffffff) | (value & 0x0fffffff00000000) >> 4;
 }
 
-_Static_assert(sizeof(lfs_run_footer) >= 3 * 10 + sizeof(uint64_t), "block_read looks at one record behind the end");
+_Static_assert(sizeof(lfs_run_footer) >= 3 * 10 + sizeof(uint64_t), "lfs_run_block looks at one record behind the end");
 
 static inline int records_read(const lfs_run *run, const lfs_fence *f, const uint8_t *p, const uint8_t *end, lfs_record *out, uint32_t n, int has_len) {
     uint64_t key = f->key, index = 0, len = 0;
@@ -105,8 +92,7 @@ static inline int records_read(const lfs_run *run, const lfs_fence *f, const uin
     return p == end ? (int)n : -1;
 }
 
-/* The records of a block; -1 when it is not what was written. */
-static int block_read(const lfs_run *run, uint64_t block, lfs_record *out) {
+int lfs_run_block(const lfs_run *run, uint64_t block, lfs_record *out) {
     const lfs_fence *f = &run->fences[block];
     uint64_t until = block + 1 < run->blocks ? f[1].offset : run->is.bytes, left = run->is.records - block * LFS_RUN_BLOCK;
     uint32_t n = left < LFS_RUN_BLOCK ? (uint32_t)left : LFS_RUN_BLOCK;
@@ -116,7 +102,7 @@ static int block_read(const lfs_run *run, uint64_t block, lfs_record *out) {
 }
 
 static int load_block(lfs_run_cursor *c, const lfs_run *run, uint64_t block) {
-    int n = block < run->blocks ? block_read(run, block, c->room) : 0;
+    int n = block < run->blocks ? lfs_run_block(run, block, c->room) : 0;
     c->run = run;
     c->block = block;
     c->at = 0;

@@ -7,88 +7,111 @@
 #define LEVEL_RECORDS 65536 /* of the lowest level, at most */
 #define WINDOW_MAX 16
 #define BETWEEN_RECORDS 65536 /* between two looks at what has come meanwhile */
-#define OUT_RECORDS 1024
 
-/* So many neighbours become one. The more, the fewer times a record is written again, and the more runs there are to look into: every intent looks into
- * those of ids, reads alone look into others. */
-static const uint32_t FANOUT[LFS_RUN_KINDS] = {[LFS_POSTINGS] = 8, [LFS_WORDS] = 8, [LFS_IDS] = 4};
+/* So many neighbours become one. The more, the fewer times a record is written again, and the more runs there are to look into. */
+#define FANOUT 8
 
-static unsigned level_of(uint64_t records, uint32_t fanout) {
+static unsigned level_of(uint64_t records) {
     unsigned level = 0;
-    for (uint64_t most = LEVEL_RECORDS; records > most; most *= fanout) level++;
+    for (uint64_t most = LEVEL_RECORDS; records > most; most *= FANOUT) level++;
     return level;
 }
 
 /* Neighbours of no higher level than the one looked at, counted from the newest; enough of them are to become one. */
-static int find_window(const lfs_run_list *list, uint32_t fanout, uint32_t *from, uint32_t *count) {
-    for (unsigned level = 0; level <= level_of(LFS_RUN_RECORDS_MAX, fanout); level++) {
+static int find_window(const lfs_run_list *list, uint32_t *from, uint32_t *count) {
+    for (unsigned level = 0; level <= level_of(LFS_RUN_RECORDS_MAX); level++) {
         uint64_t records = 0;
         uint32_t n = 0;
         for (uint32_t i = list->n; i-- > 0 && n < WINDOW_MAX;) {
             const lfs_run *run = &list->runs[i];
-            if (level_of(run->is.records, fanout) > level || records + run->is.records > LFS_RUN_RECORDS_MAX) break;
+            if (level_of(run->is.records) > level || records + run->is.records > LFS_RUN_RECORDS_MAX) break;
             records += run->is.records;
             *from = i;
             *count = ++n;
         }
-        if (n >= fanout) return 1;
+        if (n >= FANOUT) return 1;
     }
     return 0;
 }
 
-/* -- the records of some runs in their order */
+/* -- the records of some runs in their order: a tree of merges of two strands, whose steps have no branch */
+
+#define ROOM_RECORDS (4 * LFS_RUN_BLOCK)
+
+typedef struct strand { /* records in their order: those of one run, or of two strands */
+    const lfs_record *at, *end;
+    struct strand *older, *newer;
+    const lfs_run *run; /* NULL: of two strands */
+    uint64_t block;     /* of the run, the next */
+    lfs_record room[ROOM_RECORDS];
+} strand;
 
 typedef struct {
-    uint32_t n; /* runs that are not at their end, oldest first */
-    lfs_run_cursor *at[WINDOW_MAX];
-    uint64_t key[WINDOW_MAX]; /* of the record under each cursor */
-    lfs_run_cursor cursors[WINDOW_MAX];
+    int damaged;
+    uint32_t n;
+    strand strands[2 * WINDOW_MAX];
 } merger;
 
-/* Cursor i was moved. Returns -1 for damage. */
-static int settle(merger *m, uint32_t i) {
-    int damaged = 0;
-    const lfs_record *record = lfs_run_record(m->at[i], &damaged);
-    if (damaged) return -1;
-    if (record) {
-        m->key[i] = record->key;
-        return 0;
+static uint64_t left(const strand *s) { return (uint64_t)(s->end - s->at); }
+
+/* So many steps, for none of which a strand comes to its end. Of equal keys the older strand's come first, for its entries are all before. */
+static inline void merge_steps(strand *older, strand *newer, lfs_record *out, uint64_t steps) {
+    const lfs_record *a = older->at, *b = newer->at;
+    for (uint64_t i = 0; i < steps; i++) {
+        uint64_t newer_first = b->key < a->key;
+        out[i] = *(const lfs_record *)((uintptr_t)a ^ (((uintptr_t)a ^ (uintptr_t)b) & -newer_first)); /* of ?: a branch would be made */
+        b += newer_first;
+        a += 1 - newer_first;
     }
-    m->n--;
-    memmove(&m->at[i], &m->at[i + 1], (m->n - i) * sizeof *m->at);
-    memmove(&m->key[i], &m->key[i + 1], (m->n - i) * sizeof *m->key);
-    return 0;
+    older->at = a;
+    newer->at = b;
 }
 
-static int merger_begin(merger *m, const lfs_run *runs, uint32_t count) {
-    lfs_past unused;
-    for (uint32_t i = 0; i < count; i++) {
-        if (lfs_run_seek(&m->cursors[i], &runs[i], 0, LFS_BY_INDEX, 0, &unused)) return -1;
-        m->at[m->n++] = &m->cursors[i];
-        if (settle(m, m->n - 1)) return -1;
-    }
-    return 0;
+static uint64_t take(strand *s, lfs_record *out, uint64_t n) {
+    memcpy(out, s->at, n * sizeof *out);
+    s->at += n;
+    return n;
 }
 
-/* The next records, at most `most`: by key; of equal keys the oldest run's come first, for its entries are all before. Returns their number, 0 at the end,
- * -1 for damage. */
-static int64_t merger_next(merger *m, lfs_record *out, uint64_t most) {
-    uint64_t have = 0;
-    while (m->n && have < most) {
-        uint32_t which = 0;
-        uint64_t key = m->key[0];
-        for (uint32_t i = 1; i < m->n; i++) {
-            which = m->key[i] < key ? i : which;
-            key = m->key[i] < key ? m->key[i] : key;
-        }
-        lfs_run_cursor *c = m->at[which];
-        uint64_t upto = m->n == 1 ? UINT64_MAX : key;
-        do out[have++] = c->room[c->at++];
-        while (have < most && c->at < c->n && c->room[c->at].key <= upto);
-        if (c->at < c->n) m->key[which] = c->room[c->at].key;
-        else if (settle(m, which)) return -1;
+static void read_on(merger *m, strand *s) {
+    uint64_t n = 0;
+    for (int some = 1; n < ROOM_RECORDS && s->block < s->run->blocks && some > 0; n += some > 0 ? (uint64_t)some : 0)
+        if ((some = lfs_run_block(s->run, s->block++, s->room + n)) < 0) m->damaged = 1;
+    s->end = s->room + n;
+}
+
+/* The strand's next records, when all before were taken; none at its end, or when something is not what was written. */
+static void go_on(merger *m, strand *s) {
+    uint64_t n = 0;
+    strand *older = s->older, *newer = s->newer;
+    s->at = s->room;
+    if (s->run) {
+        read_on(m, s);
+        return;
     }
-    return (int64_t)have;
+    for (uint64_t some = 1; n < ROOM_RECORDS && some; n += some) {
+        if (!left(older)) go_on(m, older);
+        if (!left(newer)) go_on(m, newer);
+        uint64_t a = left(older), b = left(newer);
+        some = a && (a < b || !b) ? a : b;
+        if (some > ROOM_RECORDS - n) some = ROOM_RECORDS - n;
+        if (a && b) merge_steps(older, newer, s->room + n, some);
+        else take(a ? older : newer, s->room + n, some);
+    }
+    s->end = s->room + n;
+}
+
+/* Of `count` runs, oldest first. */
+static strand *strand_of(merger *m, const lfs_run *runs, uint32_t count) {
+    strand *s = &m->strands[m->n++];
+    s->at = s->end = s->room;
+    s->older = s->newer = NULL;
+    s->run = count == 1 ? runs : NULL;
+    s->block = 0;
+    if (count == 1) return s;
+    s->older = strand_of(m, runs, count / 2);
+    s->newer = strand_of(m, runs + count / 2, count - count / 2);
+    return s;
 }
 
 /* Write the merged run. Returns 0, an errno, or -1 to stop for now. */
@@ -97,7 +120,6 @@ static int write_merged(lfs_engine *e, int kind, uint32_t from, uint32_t count, 
     const lfs_run *runs = r->list[kind].runs + from;
     char name[48];
     lfs_run_writer w;
-    lfs_record out[OUT_RECORDS];
     uint64_t records = 0;
     for (uint32_t i = 0; i < count; i++) records += runs[i].is.records;
     lfs_run_name(name, kind, runs[0].is.first, runs[count - 1].is.end);
@@ -105,14 +127,16 @@ static int write_merged(lfs_engine *e, int kind, uint32_t from, uint32_t count, 
     if (failed) return failed;
     merger *m = lfs_grow(NULL, sizeof *m);
     m->n = 0;
-    int64_t n = merger_begin(m, runs, count) ? -1 : 1;
-    while (!failed && n > 0 && (n = merger_next(m, out, OUT_RECORDS)) > 0) {
-        lfs_run_write(&w, out, (uint64_t)n);
-        if (w.records % BETWEEN_RECORDS < OUT_RECORDS) failed = lfs_runs_between(e);
+    m->damaged = 0;
+    strand *all = strand_of(m, runs, count);
+    for (go_on(m, all); !failed && !m->damaged && left(all); go_on(m, all)) {
+        lfs_run_write(&w, all->at, left(all));
+        if (w.records % BETWEEN_RECORDS < ROOM_RECORDS) failed = lfs_runs_between(e);
     }
+    int damaged = m->damaged;
     free(m);
-    if (n < 0) atomic_store(&r->damaged, 1);
-    if (!failed && n == 0) return lfs_run_finish(r, &w, name, made);
+    if (damaged) atomic_store(&r->damaged, 1);
+    if (!failed && !damaged) return lfs_run_finish(r, &w, name, made);
     lfs_run_write_end(&w);
     unlinkat(r->dir, name, 0);
     return failed ? failed : EIO;
@@ -147,7 +171,7 @@ int lfs_runs_merge(lfs_engine *e) {
     for (int kind = 0; kind < LFS_RUN_KINDS && !failed; kind++) {
         uint32_t from = 0, count = 0;
         while (!failed && !atomic_load(&e->runs.damaged) && e->runs.n_gone + WINDOW_MAX <= LFS_RUNS_MAX &&
-               find_window(&e->runs.list[kind], FANOUT[kind], &from, &count)) failed = lfs_run_merge(e, kind, from, count);
+               find_window(&e->runs.list[kind], &from, &count)) failed = lfs_run_merge(e, kind, from, count);
     }
     return failed;
 }

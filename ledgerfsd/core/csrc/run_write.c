@@ -117,8 +117,8 @@ static void put_first(lfs_run_writer *w, const lfs_record *record, int has_len) 
     lfs_past_add(&w->sum, record);
 }
 
-/* Others, which all go into the block that was begun. */
-static inline void put_others(lfs_run_writer *w, const lfs_record *records, uint64_t n, int has_len) {
+/* Others of postings, which all go into the block that was begun. */
+static inline void put_others(lfs_run_writer *w, const lfs_record *records, uint64_t n) {
     uint8_t *p = w->room + w->used;
     uint64_t key = w->key, first = w->first;
     uint32_t index = w->index, len = w->len;
@@ -133,11 +133,9 @@ static inline void put_others(lfs_run_writer *w, const lfs_record *records, uint
         } else {
             p = put_short(p, (uint64_t)(record->index - index) << 3 | record->states << 1);
         }
-        if (has_len) {
-            int32_t more = (int32_t)record->len - (int32_t)len;
-            p = put_short(p, (uint32_t)(more << 1) ^ (uint32_t)(more >> 31));
-            len = record->len;
-        }
+        int32_t more = (int32_t)record->len - (int32_t)len;
+        p = put_short(p, (uint32_t)(more << 1) ^ (uint32_t)(more >> 31));
+        len = record->len;
         index = record->index;
         lfs_past_add(&sum, record);
     }
@@ -148,14 +146,41 @@ static inline void put_others(lfs_run_writer *w, const lfs_record *records, uint
     w->sum = sum;
 }
 
-void lfs_run_write(lfs_run_writer *w, const lfs_record *records, uint64_t n) {
-    for (uint64_t i = 0; i < n && w->lines; i++) lfs_filter_add(lfs_filter_line(w->filter, w->lines, records[i].key), records[i].key);
+/* The same of words and ids, whose keys are nearly always new, and of which nothing is summed up. */
+static inline void put_hashes(lfs_run_writer *w, const lfs_record *records, uint64_t n) {
+    if (!n) return;
+    uint8_t *p = w->room + w->used;
+    uint64_t key = w->key, first = w->first, count = w->sum.count;
+    for (uint64_t i = 0; i < n; i++) {
+        const lfs_record *record = &records[i];
+        if (record->key != key) {
+            p = put_short(p, (record->index - first) << 3 | 1);
+            p = put_varint(p, record->key - key);
+            key = record->key;
+            count = 1;
+        } else {
+            p = put_short(p, (uint64_t)(record->index - (i ? records[i - 1].index : w->index)) << 3);
+            count++;
+        }
+    }
+    w->used = (size_t)(p - w->room);
+    w->key = key;
+    w->index = records[n - 1].index;
+    w->sum = (lfs_past){.count = count, .log = count, .last = w->index + 1, .newest = {[LFS_STATUS] = w->index + 1}};
+}
+
+LFS_FAST void lfs_filter_fill(uint64_t *filter, uint64_t lines, const lfs_record *records, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++) lfs_filter_add(filter + lfs_filter_place(lines, records[i].key), records[i].key);
+}
+
+LFS_FAST void lfs_run_write(lfs_run_writer *w, const lfs_record *records, uint64_t n) {
+    if (w->lines) lfs_filter_fill(w->filter, w->lines, records, n);
     for (uint64_t some; n; records += some, n -= some, w->records += some) {
         uint64_t in_block = w->records % LFS_RUN_BLOCK;
         some = LFS_RUN_BLOCK - in_block < n ? LFS_RUN_BLOCK - in_block : n;
         if (!in_block) put_first(w, records, w->kind == LFS_POSTINGS);
-        if (w->kind == LFS_POSTINGS) put_others(w, records + !in_block, some - !in_block, 1);
-        else put_others(w, records + !in_block, some - !in_block, 0);
+        if (w->kind == LFS_POSTINGS) put_others(w, records + !in_block, some - !in_block);
+        else put_hashes(w, records + !in_block, some - !in_block);
     }
 }
 

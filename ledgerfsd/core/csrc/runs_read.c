@@ -273,11 +273,11 @@ void lfs_read_indexes(lfs_engine *e, lfs_index_counts *out) {
             if (kind == LFS_IDS) {
                 out->ids += r->list[kind].runs[i].is.records;
                 out->id_bytes += r->list[kind].runs[i].map_len;
-                out->id_memory += r->list[kind].runs[i].lines * 64;
             }
             if (kind == LFS_POSTINGS) out->postings += r->list[kind].runs[i].is.records, out->posting_bytes += r->list[kind].runs[i].map_len;
         }
     for (int kind = 0; kind < LFS_RUN_KINDS; kind++) out->files += r->list[kind].n;
+    for (uint32_t i = 0; i < r->n_sieves; i++) out->id_memory += r->sieves[i].lines * LFS_FILTER_LINE;
     out->id_memory += (8ull << e->ledger.ids.bits) + (e->ledger.ids_before.slots ? 8ull << e->ledger.ids_before.bits : 0) + 8 * (r->id_end - r->id_begin);
     out->unindexed = r->end - r->begin;
     out->covered = r->list[LFS_POSTINGS].covered;
