@@ -20,7 +20,11 @@ from ledgerfsd.state.tip import Mark, Tip
 
 SHORTEST_SECONDS: Final = 1.0
 LONGEST_SECONDS: Final = 10.0
-ENTRIES_BETWEEN: Final = 1_000_000  # about a second of replay
+ENTRIES_BETWEEN: Final = 1_000_000  # some seconds of replay: never more, whatever a save costs
+ENTRIES_SOON: Final = 250_000  # so many are worth a save, if it is a quick one
+SOON_FACTOR: Final = (
+    3  # then a save that took t seconds is followed by 3 t without one: what it takes is mostly waiting for the disk
+)
 COST_FACTOR: Final = 10  # a save that took t seconds is followed by 10 t without one: at most a tenth of one core
 
 log = structlog.get_logger()
@@ -35,6 +39,7 @@ class Projector:
         self._index = index
         self._saved_entries = saved_entries
         self._wait_seconds = SHORTEST_SECONDS
+        self._wait_soon = SHORTEST_SECONDS
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
         self.trouble = ""  # why the last save failed; "" when it did not
@@ -58,9 +63,17 @@ class Projector:
         waited = 0.0
         while not self._stop.wait(SHORTEST_SECONDS):
             waited += SHORTEST_SECONDS
-            if waited >= self._wait_seconds or self.lag_entries >= ENTRIES_BETWEEN:
+            if self._due(waited):
                 self.attempt()
                 waited = 0.0
+
+    def _due(self, waited: float) -> bool:
+        lag = self.lag_entries
+        return (
+            waited >= self._wait_seconds
+            or lag >= ENTRIES_BETWEEN
+            or (lag >= ENTRIES_SOON and waited >= self._wait_soon)
+        )
 
     def attempt(self, *, last: bool = False) -> None:
         """Save if there is anything to save; trouble is kept in ``trouble``. ``last``: nothing is saved after this."""
@@ -76,13 +89,14 @@ class Projector:
             if not self.trouble:
                 log.error("the index cannot be saved; trying again", error=str(error))
             self.trouble = f"the projections are not saved (the next start replays more): {error}"
-            self._wait_seconds = LONGEST_SECONDS
+            self._wait_seconds = self._wait_soon = LONGEST_SECONDS
             return
         if self.trouble:
             log.info("the index is saved again")
         self.trouble = ""
         cost = time.monotonic() - began
         self._wait_seconds = min(max(cost * COST_FACTOR, SHORTEST_SECONDS), LONGEST_SECONDS)
+        self._wait_soon = cost * SOON_FACTOR
 
     def save_now(self) -> None:
         """Save in the calling thread. Raises OSError, lmdb.Error or StoreError. One thread at a time."""
