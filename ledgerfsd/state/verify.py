@@ -266,9 +266,7 @@ def _accounts(layout: Layout, verifier: Verifier, count: int, whole: bool) -> It
         yield from _page(layout, verifier, missing, b"", count, whole)
 
 
-def _page(
-    layout: Layout, verifier: Verifier, page: int, content: bytes, count: int, whole: bool
-) -> Iterator[Finding]:
+def _page(layout: Layout, verifier: Verifier, page: int, content: bytes, count: int, whole: bool) -> Iterator[Finding]:
     """A page that is missing, or not what it should be: the accounts in it that differ."""
     for ordinal in range(page * check.PAGE_ACCOUNTS, min((page + 1) * check.PAGE_ACCOUNTS, count)):
         account = verifier.account(ordinal)
