@@ -34,6 +34,13 @@ static void *reserved(size_t bytes) {
     return p == MAP_FAILED ? NULL : p;
 }
 
+/* What is read by account at random: with small pages most of its time would be the search for the page. */
+static void *reserved_huge(size_t bytes) {
+    void *p = reserved(bytes);
+    if (p) madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
+
 lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t accounts_max) {
     lfs_engine *e = lfs_grow(NULL, sizeof *e);
     memset(e, 0, sizeof *e);
@@ -46,8 +53,8 @@ lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t a
     e->ledger.block_reader = lfs_block_reader;
     e->ledger.reader_context = e;
     lfs_frontier_init(&e->frontier);
-    e->published = reserved((size_t)accounts_max * sizeof *e->published);
-    e->watched = reserved(accounts_max);
+    e->published = reserved_huge((size_t)accounts_max * sizeof *e->published);
+    e->watched = reserved_huge(accounts_max);
     e->kernel = lfs_kernel_new(accounts_max);
     e->dirty = reserved((accounts_max >> 12) * 8 + 8);
     e->lead_ns = LFS_NS_PER_S / 4; /* until the first catch-up tells */

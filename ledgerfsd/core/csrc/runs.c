@@ -18,6 +18,7 @@ void lfs_runs_init(lfs_runs *r, uint32_t accounts_max) {
     r->ids_run = LFS_IDS_RUN;
     r->heads = mmap(NULL, (size_t)accounts_max * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (r->heads == MAP_FAILED) lfs_grow(NULL, (size_t)-1 / 2);
+    madvise(r->heads, (size_t)accounts_max * 8, MADV_HUGEPAGE); /* read and written by account at random */
     for (int kind = 0; kind < LFS_RUN_KINDS; kind++) { /* nothing moves: who merges looks at it without the lock */
         r->list[kind].runs = calloc(LFS_RUNS_MAX, sizeof(lfs_run));
         if (!r->list[kind].runs) lfs_grow(NULL, (size_t)-1 / 2);

@@ -17,15 +17,21 @@ typedef uint32_t vec __attribute__((vector_size(64), may_alias));
 #define ROTATE(x, n) (((x) >> (n)) | ((x) << (32 - (n))))
 #define EACH(x) ((vec)_mm512_set1_epi32((int)(x)))
 
+/* Of one instruction each, given as tables of their eight results; GCC makes two of what is written out. */
+#define TERNARY(a, b, c, results) ((vec)_mm512_ternarylogic_epi32((__m512i)(a), (__m512i)(b), (__m512i)(c), results))
+#define XOR(a, b, c) TERNARY(a, b, c, 0x96)
+#define CHOOSE(e, f, g) TERNARY(e, f, g, 0xca)
+#define MAJORITY(a, b, c) TERNARY(a, b, c, 0xe8)
+
 ALWAYS vec schedule_low(vec x) { return ROTATE(x, 7) ^ ROTATE(x, 18) ^ (x >> 3); }
 ALWAYS vec schedule_high(vec x) { return ROTATE(x, 17) ^ ROTATE(x, 19) ^ (x >> 10); }
 
 /* Round i of the state s, of which nothing moves: its words change their places. */
 ALWAYS void round_of(vec s[8], int i, vec word) {
     vec a = s[-i & 7], b = s[(1 - i) & 7], c = s[(2 - i) & 7], e = s[(4 - i) & 7], f = s[(5 - i) & 7], g = s[(6 - i) & 7];
-    vec t = (s[(7 - i) & 7] + word) + ((ROTATE(e, 6) ^ ROTATE(e, 11) ^ ROTATE(e, 25)) + (g ^ (e & (f ^ g))));
+    vec t = (s[(7 - i) & 7] + word) + ((ROTATE(e, 6) ^ ROTATE(e, 11) ^ ROTATE(e, 25)) + CHOOSE(e, f, g));
     s[(3 - i) & 7] += t;
-    s[(7 - i) & 7] = t + ((ROTATE(a, 2) ^ ROTATE(a, 13) ^ ROTATE(a, 22)) + ((a & b) | (c & (a | b))));
+    s[(7 - i) & 7] = t + ((ROTATE(a, 2) ^ ROTATE(a, 13) ^ ROTATE(a, 22)) + MAJORITY(a, b, c));
 }
 
 ALWAYS void extend(vec w[16], int i) {

@@ -249,6 +249,7 @@ int lfs_state_tree_init(lfs_state_tree *t, uint32_t accounts_max) {
     t->accounts_max = accounts_max;
     t->places = mmap(NULL, accounts_max * sizeof *t->places, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (t->places == MAP_FAILED) t->places = NULL;
+    else madvise(t->places, accounts_max * sizeof *t->places, MADV_HUGEPAGE);
     t->rows = lfs_grow(NULL, LFS_LEAVES_STAGED * sizeof *t->rows);
     t->staged = lfs_grow(NULL, LFS_LEAVES_STAGED * sizeof *t->staged);
     return t->places ? 0 : -1;

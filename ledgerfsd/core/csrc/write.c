@@ -28,17 +28,48 @@ void lfs_group_free(lfs_group *g) {
     free(g);
 }
 
-/* Hash the entries, seal them, and bring frontier and chain forward. Returns whether the seal carries the state root. */
-static int seal(lfs_engine *e, lfs_group *g) {
-    uint32_t n = g->entries;
-    uint8_t tx_root[32], log_root[32], state_room[32];
-    const uint8_t *state_root = lfs_state_carry(e, g, state_room);
+/* Where in the group a new segment begins: the first bundle boundary at or after the current one's target; n when nowhere. */
+static uint32_t segment_cut(lfs_engine *e, const lfs_group *g, uint32_t from, uint32_t n) {
+    const lfs_segment *s = &e->segments[e->n_segments - 1];
+    uint64_t index = g->first_index + from, to_boundary = (256 - index % 256) % 256;
+    for (uint64_t i = from + to_boundary; i < n; i += 256)
+        if (e->stream_end + g->start[i] - s->base >= e->segment_bytes) return (uint32_t)i;
+    return n;
+}
+
+/* Write what there is of the group before `end`, in whole blocks of the file: the kernel would read the rest of a block first. */
+static int write_ahead(lfs_engine *e, const lfs_group *g, uint64_t end, uint64_t *written) {
+    const lfs_segment *s = &e->segments[e->n_segments - 1];
+    uint64_t at = e->stream_end - s->base, whole = (at + end) & ~(uint64_t)(LFS_BLOCK - 1);
+    if (whole <= at + *written) return 0;
+    uint64_t begin = *written;
+    *written = whole - at;
+    return lfs_write_all(s->fd, g->bytes + begin, *written - begin, at + begin);
+}
+
+/* Hash the entries, and write each piece while it is in the processor's cache; a batch is too large for it. Without its seal nothing of it counts. */
+#define PIECE 1024
+static int hash_and_write(lfs_engine *e, lfs_group *g, uint64_t *written) {
+    uint32_t n = g->entries, cut;
     lfs_rooms(e, n + 1);
+    g->start[n] = (uint32_t)g->used;
     for (uint32_t i = 0; i < n; i++) { /* by where the next one begins: the bytes themselves are on their way from T1's core */
         e->pointer_room[i] = g->bytes + g->start[i] + 2;
-        e->length_room[i] = (uint32_t)((i + 1 < n ? g->start[i + 1] : g->used) - g->start[i]) - 2;
+        e->length_room[i] = g->start[i + 1] - g->start[i] - 2;
     }
-    lfs_leaf_hashes(e->pointer_room, e->length_room, n, e->leaf_room);
+    cut = segment_cut(e, g, 0, n + 1);
+    for (uint32_t from = 0, to; from < n; from = to) {
+        to = n - from < 2 * PIECE ? n : from + PIECE;
+        lfs_leaf_hashes(e->pointer_room + from, e->length_room + from, to - from, e->leaf_room + 32ull * from);
+        if (to < n && write_ahead(e, g, g->start[to < cut ? to : cut], written)) return -1; /* the last goes out with its seal */
+    }
+    return 0;
+}
+
+/* Seal the entries, and bring frontier and chain forward. */
+static void seal(lfs_engine *e, lfs_group *g, const uint8_t *state_root) {
+    uint32_t n = g->entries;
+    uint8_t tx_root[32], log_root[32];
     e->n_tiles = lfs_frontier_append_batch(&e->frontier, e->leaf_room, n, e->mth_room, e->tile_room, tx_root);
     lfs_frontier_root(&e->frontier, log_root);
 
@@ -51,19 +82,8 @@ static int seal(lfs_engine *e, lfs_group *g) {
     lfs_leaf_hashes(&entry, &len, 1, leaf);
     e->n_tiles += lfs_frontier_append_tiles(&e->frontier, leaf, 1, e->tile_room + 32 * e->n_tiles);
     memcpy(e->prev_seal, leaf, 32);
-    g->start[n] = (uint32_t)g->used;
     g->tag[n] = 0;
     g->used += len + 2;
-    return state_root != NULL;
-}
-
-/* Where in the group a new segment begins: the first bundle boundary at or after the current one's target; n when nowhere. */
-static uint32_t segment_cut(lfs_engine *e, const lfs_group *g, uint32_t from, uint32_t n) {
-    const lfs_segment *s = &e->segments[e->n_segments - 1];
-    uint64_t index = g->first_index + from, to_boundary = (256 - index % 256) % 256;
-    for (uint64_t i = from + to_boundary; i < n; i += 256)
-        if (e->stream_end + g->start[i] - s->base >= e->segment_bytes) return (uint32_t)i;
-    return n;
 }
 
 /* Zeros behind the group, up to the end of the block in the file, where zeros stand: so the kernel need not read the block before it is written to in part.
@@ -76,13 +96,13 @@ static uint64_t pad_block(const lfs_engine *e, lfs_group *g) {
     return pad;
 }
 
-/* Write the group's bytes and sync them. -1 with errno: nothing of it counts, as its seal is not durable or will be withdrawn. */
-static int write_out(lfs_engine *e, lfs_group *g, uint32_t n, int *begun) {
+/* Write what is not written of the group's bytes, and sync them. -1 with errno: nothing of it counts, as its seal is not durable or will be withdrawn. */
+static int write_out(lfs_engine *e, lfs_group *g, uint32_t n, uint64_t written, int *begun) {
     for (uint32_t from = 0; from < n;) {
         uint32_t to = segment_cut(e, g, from, n);
         if (to > from) {
             const lfs_segment *s = &e->segments[e->n_segments - 1];
-            uint64_t begin = g->start[from], end = to < n ? g->start[to] : g->used + pad_block(e, g);
+            uint64_t begin = g->start[from] > written ? g->start[from] : written, end = to < n ? g->start[to] : g->used + pad_block(e, g);
             *begun = 1;
             if (lfs_write_all(s->fd, g->bytes + begin, end - begin, e->stream_end + begin - s->base) || fdatasync(s->fd)) return -1;
             /* If we stop here: without its seal the batch does not count; with it, it is durable. */
@@ -169,8 +189,10 @@ static void index_group(lfs_engine *e, const lfs_group *g) {
 }
 
 int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
-    int begun = 0;
+    int begun = 0, failed;
     uint32_t n = g->entries + 1;
+    uint64_t written = 0;
+    uint8_t state_room[32];
     if (lfs_tail_full(&e->runs)) {
         snprintf(why, 256, "indexes/ cannot be written: %s", strerror(e->runs.trouble));
         return LFS_READ_ONLY;
@@ -179,8 +201,14 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
         snprintf(why, 256, "no space for runs/ and hashes/: %s", strerror(errno));
         return LFS_READ_ONLY;
     }
-    int carried = seal(e, g);
-    if (write_out(e, g, n, &begun)) {
+    const uint8_t *state_root = lfs_state_carry(e, g, state_room);
+    failed = hash_and_write(e, g, &written);
+    begun = written > 0;
+    if (!failed) {
+        seal(e, g, state_root);
+        failed = write_out(e, g, n, written, &begun);
+    }
+    if (failed) {
         int full = errno == ENOSPC;
         snprintf(why, 256, "journal/ cannot be written: %s", strerror(errno));
         int uncertain = begun && withdraw(e, g);
@@ -197,7 +225,7 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
     }
     index_group(e, g);
     e->stream_end += g->used;
-    publish(e, g, n, carried);
-    lfs_state_published(e, g, carried);
+    publish(e, g, n, state_root != NULL);
+    lfs_state_published(e, g, state_root != NULL);
     return 0;
 }
