@@ -5,7 +5,7 @@
  *
  * A file of its own takes this way (ADR 36):
  *
- *   CREATE → NEW → WRITE of a whole document: lfs_enqueue → WAITING → T1, T2 → complete() in engine.c puts it into `finished`
+ *   CREATE → NEW → WRITE of a whole document: lfs_enqueue → WAITING → T1, T2 (T2 alone: ADR 50) → complete() in engine.c puts it into `finished`
  *   → Python, once a group commit: lfs_front_hold → tells the mount what changed → lfs_front_take, receipts and names → lfs_front_deliver
  *   → the WRITE is answered: JUDGED → FLUSH repeats it → RELEASE frees it
  *
@@ -17,7 +17,7 @@
 #include "front.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -90,13 +90,10 @@ int lfs_front_descriptor(void *front, int device) {
 
 static void *front_loop(void *context) {
     lfs_front *f = context;
-    struct pollfd waits[] = {{f->device, POLLIN, 0}, {f->wake, POLLIN, 0}};
     uint8_t *bytes = lfs_grow(NULL, f->buffer_bytes);
     while (!f->stopping) {
         ssize_t n = read(f->device, bytes, f->buffer_bytes);
-        if (n < 0 && errno == EAGAIN) {
-            poll(waits, 2, -1);
-        } else if (n < 0 && (errno == EINTR || errno == ENOENT)) { /* ENOENT: the request was taken back meanwhile */
+        if (n < 0 && (errno == EINTR || errno == ENOENT)) { /* ENOENT: the request was taken back meanwhile */
             continue;
         } else if (n < (ssize_t)sizeof(struct fuse_in_header)) {
             end(f, n >= 0 ? EIO : errno == ENODEV ? 0 : errno);
@@ -107,6 +104,15 @@ static void *front_loop(void *context) {
     }
     free(bytes);
     return NULL;
+}
+
+/* It waits in read(): poll() before it would cost two calls more for most requests of a lone writer. So it takes a signal to stop it, one that does no harm
+ * when somebody else sends it. */
+static void interrupt(int number) { (void)number; }
+
+static int interruptible(void) {
+    struct sigaction action = {.sa_handler = interrupt};
+    return sigaction(SIGURG, &action, NULL);
 }
 
 /* The kernel wants room for the largest WRITE there may be. */
@@ -130,7 +136,6 @@ void *lfs_front_new(lfs_engine *e, uint64_t inbox, uint64_t kind, const int *err
     memcpy(f->errnos, errnos, sizeof f->errnos);
     f->device = -1;
     f->ready = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    f->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     f->buffer_bytes = buffer_bytes();
     f->texts = lfs_front_texts_new();
     pthread_mutex_init(&f->lock, NULL);
@@ -145,9 +150,9 @@ void *lfs_front_new(lfs_engine *e, uint64_t inbox, uint64_t kind, const int *err
 int lfs_front_start(lfs_engine *e) {
     lfs_front *f = e->front;
     if (f->device < 0) return 1;
-    if (f->ready < 0 || f->wake < 0) return -1;
+    if (f->ready < 0 || interruptible()) return -1;
     int flags = fcntl(f->device, F_GETFL);
-    if (flags < 0 || fcntl(f->device, F_SETFL, flags | O_NONBLOCK)) return -1;
+    if (flags < 0 || fcntl(f->device, F_SETFL, flags & ~O_NONBLOCK)) return -1;
     if ((errno = pthread_create(&f->thread, NULL, front_loop, f))) return -1;
     pthread_setname_np(f->thread, "lfs-front");
     f->running = 1;
@@ -157,11 +162,13 @@ int lfs_front_start(lfs_engine *e) {
 /* Nothing more is read; what waits for its verdict goes on. */
 void lfs_front_stop(lfs_engine *e) {
     lfs_front *f = e->front;
-    uint64_t one = 1;
+    const struct timespec a_moment = {.tv_nsec = 100000};
     if (!f || !f->running) return;
     f->stopping = 1;
-    if (write(f->wake, &one, sizeof one) < 0) return; /* cannot be: the counter is at 0 */
-    pthread_join(f->thread, NULL);
+    while (pthread_tryjoin_np(f->thread, NULL)) { /* more than once: the first may come just before the read */
+        pthread_kill(f->thread, SIGURG);
+        nanosleep(&a_moment, NULL);
+    }
     f->running = 0;
 }
 
@@ -201,7 +208,6 @@ void lfs_front_end(lfs_engine *e) {
     free(f->records);
     lfs_front_texts_free(f->texts);
     close(f->ready);
-    close(f->wake);
     free(f);
     e->front = NULL;
 }

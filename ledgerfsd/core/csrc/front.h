@@ -55,7 +55,7 @@ struct lfs_front {
     int errnos[256];      /* by result code */
     lfs_front_tree tree;  /* all 0: Python answers what is read */
     lfs_front_texts *texts;
-    int device, ready, wake;
+    int device, ready;
     size_t buffer_bytes;
     pthread_t thread;
     int running;
