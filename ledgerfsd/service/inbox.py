@@ -53,6 +53,8 @@ class Area(enum.Enum):
     ATOMIC = 1  # all lines of a file or none
     DRY_RUN = 2  # answers, never commits
 
+    __hash__ = object.__hash__  # names are looked up by it several times a file, and Enum's is a call into Python
+
 
 class InboxFile:
     """A name in the inbox, or a file that is still open after its name went."""
