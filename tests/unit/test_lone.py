@@ -56,7 +56,7 @@ def test_t1_sleeps_while_submissions_come_one_by_one(engine: Engine) -> None:
 
 
 def test_order_and_results_whoever_judges(engine: Engine) -> None:
-    """Lone documents, long submissions, dry runs, ticks and saves at once: every intent is committed once, in the order of its submission."""
+    """Lone documents, long submissions, dry runs, ticks and saves at once: each is committed once, in order."""
     wanted: dict[int, int] = {}
     lock, stop = threading.Lock(), threading.Event()
 
