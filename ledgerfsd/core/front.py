@@ -160,6 +160,10 @@ class Front:
         """
         lib.lfs_front_checkpoint(self._engine, os.fsencode(root), keys, size, note, len(note))
 
+    def signing(self, on: bool) -> None:
+        """A checkpoint is on its way: who asks for a proof waits for it in the core. False: it has come, or will not."""
+        lib.lfs_front_signing(self._engine, on)
+
     def receipt_drop(self, number: int) -> None:
         """What the core has recorded for a name is not its receipt any more, or is no longer listed."""
         lib.lfs_front_receipt_drop(self._engine, number)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -30,6 +31,7 @@ SIGNATURE_BYTES: Final = 64
 PRIVATE: Final = "PRIVATE+KEY+"
 
 _ID_BYTES: Final = 4
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")  # all but newlines
 _DASH: Final = "\N{EM DASH} "
 
 
@@ -259,7 +261,7 @@ def parse(data: bytes) -> Note:
 
 
 def _check_characters(text: str) -> None:
-    if any(char < " " and char != "\n" for char in text):
+    if _CONTROL.search(text):
         raise NoteError("the note has control characters in it")
 
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 IN_FORCE_SECONDS: Final = 1.0
-WAIT_SECONDS: Final = 5.0  # for a turn; a request that the signer has is waited for in any case, ANSWER_SECONDS at most
+HELD_SECONDS: Final = 0.5  # readers wait in the front for what is signed ahead
+WAIT_SECONDS: Final = 4.5  # then here for a turn; what the signer has is waited for in any case, ANSWER_SECONDS at most
 KEPT: Final = 256  # proofs: those that were asked for by stat are opened next
 
 _SIZE: Final = re.compile(rb"[1-9][0-9]{0,18}")
@@ -63,7 +64,9 @@ class Proofs:
         self._recorded: tuple[int, int, int] | None = None  # Signing.version of the keys that the log has
         self._turn = trio.Lock()
         self._sealed = trio.Event()
+        self._held = trio.Event()
         self.published: Callable[[Path, Signed], None] = lambda _, __: None  # the front gives out proofs by it
+        self.signing: Callable[[bool], None] = lambda _: None  # whether readers may wait there for what is signed ahead
         self.cosignatures: Callable[[int], bytes] = lambda _: b""  # of witnesses, for a size
         self._kept: OrderedDict[tuple[int, bytes], bytes] = OrderedDict()
 
@@ -130,7 +133,9 @@ class Proofs:
     async def committed(self, change: Change) -> None:
         """More became durable (``Ledger.on_change``). Whoever committed it does not wait for a signature."""
         if change.transactions and self._proofs.expected():
+            self.signing(True)
             self._sealed.set()
+            self._held.set()
 
     async def sign_ahead(self) -> None:
         """Sign new transactions before their proofs are asked for, until cancelled.
@@ -138,11 +143,27 @@ class Proofs:
         One signature for each reader's proof that went beyond all others: at most half of all signatures are for nobody, one is under
         way at a time, and there are none while nobody reads proofs of what is new. It is made while receipt and transaction are read.
         """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._let_go)
+            await self._sign_sealed()
+
+    async def _let_go(self) -> None:
+        # A signer that is slow, or away: SEMANTICS 10.5 says how long a reader waits in all.
         while True:
-            await self._sealed.wait()
-            self._sealed = trio.Event()
-            with suppress(OSError):  # a reader who needs it tries again and is told; ``health`` says why
-                await self.newest()
+            await self._held.wait()
+            self._held = trio.Event()
+            await trio.sleep(HELD_SECONDS)
+            self.signing(False)
+
+    async def _sign_sealed(self) -> None:
+        while True:
+            try:
+                await self._sealed.wait()
+                self._sealed = trio.Event()
+                with suppress(OSError):  # a reader who needs it tries again and is told; ``health`` says why
+                    await self.newest()
+            finally:
+                self.signing(False)
 
     async def _of_size(self, size: int) -> Signed:
         # With those who wait for their turn: when nothing can be signed, the hundredth reader is told as soon as the first.

@@ -65,6 +65,7 @@ class Fronting:
         self._files = FrontFiles(self._front, operations.inbox)
         operations.kernel.learn = self._files.learn
         operations.proofs.published = self._published
+        operations.proofs.signing = self._front.signing
         operations.ledger.gauges.append(self._gauges)
         requests.divert(self._front.addresses, self._adopt)
 
@@ -101,6 +102,7 @@ class Fronting:
         self._files.close()
         self._operations.kernel.learn = lambda: None
         self._operations.proofs.published = lambda _, __: None
+        self._operations.proofs.signing = lambda _: None
         self._operations.ledger.gauges.remove(self._gauges)
         self._front = None
 

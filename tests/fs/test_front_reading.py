@@ -427,6 +427,41 @@ def test_a_proof(here: Device, tmp_path: Path) -> None:
     here.closes(node, other)
 
 
+def test_who_asks_for_a_proof_waits_for_the_checkpoint_on_its_way(here: Device, tmp_path: Path) -> None:
+    """And is answered with it, or by Python if it does not come or does not cover the transaction. SEMANTICS 2.12"""
+    number, size = here.engine.counts().transactions, here.engine.counts().entries
+    name, index = b"tx_%04d.tlog-proof\0" % number, here.engine.transaction(number)
+    node, root, note = PROOF | number, tmp_path / "root", b"signed\n"
+    root.write_bytes(b"{}")
+    version = root.stat().st_ino, root.stat().st_mtime_ns, 2
+    here.front.signing(True)
+    here.send(OPEN, node, bytes(8))
+    assert here.passed_on() == bytes(8)
+    absent = b"tx_%04d.tlog-proof\0" % (number + 1)
+    here.send(LOOKUP, Fixed.PROOFS, absent)
+    assert here.passed_on() == absent
+
+    def ask() -> None:
+        here.send(GETATTR, node, bytes(16))
+        here.send(LOOKUP, Fixed.PROOFS, name)
+        here.look(Fixed.TRANSACTIONS, b"tx_0001.json")  # so they have been looked at, and neither was answered
+        assert not select.select([here.ready], [], [], 0)[0]
+
+    ask()
+    here.front.checkpoint(root, version, size, note)
+    assert [here.answer()[:2] for _ in range(2)] == [(here.unique - 2, 0), (here.unique - 1, 0)]
+    for end in (lambda: here.front.checkpoint(root, version, index, note), lambda: here.front.signing(False)):
+        here.front.checkpoint(root, version, index, note)
+        here.front.signing(True)
+        ask()
+        end()
+        assert [here.take() for _ in range(2)] == [(GETATTR, bytes(16)), (LOOKUP, name)]
+        here.send(LOOKUP, Fixed.PROOFS, name)
+        assert here.passed_on() == name, "nothing is on its way"
+    here.front.signing(True)
+    ask()  # and it ends so
+
+
 def test_nothing_is_a_terminal(here: Device) -> None:
     """IOCTL, which ``open()`` of Python asks of every file, needs no Python here."""
     for node in (BALANCE | 1, TRANSACTION | 1, RECEIPT | 5, PROOF | 1, nodes.account_at(Kind.PAST_BALANCE, 1, 9)):

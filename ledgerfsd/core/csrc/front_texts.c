@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include "front_read.h"
 
 #define RECEIPTS 4096 /* the newest: fewer than receipts/ lists */
@@ -29,13 +30,15 @@ typedef struct text { /* an open file; T7's */
 } text;
 
 struct lfs_front_texts {
-    pthread_mutex_t lock; /* over the receipts and the checkpoint */
+    pthread_mutex_t lock; /* over all but what is open */
     receipt of[RECEIPTS], *first[RECEIPTS];
     uint64_t recorded; /* the next takes the place of the oldest */
     uint64_t size, made_ns, keys[3]; /* of the checkpoint; size 0: there is none */
     uint8_t *note;
     size_t note_len;
     char root[PATH_MAX]; /* trusted_root.json: when it changes, the checkpoint is not in force any more */
+    int signing;         /* one is on its way, and who asks for a proof that it may cover waits here */
+    lfs_front_request *waiting, **waiting_tail;
     text *open[HANDLES];
     uint64_t handles;
 };
@@ -45,7 +48,13 @@ lfs_front_texts *lfs_front_texts_new(void) {
     if (!t) abort();
     pthread_mutex_init(&t->lock, NULL);
     t->handles = HANDLE;
+    t->waiting_tail = &t->waiting;
     return t;
+}
+
+static void request_free(lfs_front_request *r) {
+    free(r->bytes);
+    free(r);
 }
 
 void lfs_front_texts_free(lfs_front_texts *t) {
@@ -54,6 +63,10 @@ void lfs_front_texts_free(lfs_front_texts *t) {
             next = each->next;
             free(each);
         }
+    for (lfs_front_request *r = t->waiting, *next; r; r = next) {
+        next = r->next;
+        request_free(r);
+    }
     pthread_mutex_destroy(&t->lock);
     free(t->note);
     free(t);
@@ -121,6 +134,55 @@ static size_t receipt_found(lfs_front *f, uint64_t number, const char *name, siz
     return size;
 }
 
+/* -- who waits for a checkpoint */
+
+/* To Python, as front.c passes a request on; into a buffer that can be used again for any. */
+static void pass_on(lfs_front *f, lfs_front_request *r) {
+    uint8_t *whole = memcpy(lfs_grow(NULL, f->buffer_bytes), r->bytes, r->len);
+    uint64_t one = 1;
+    free(r->bytes);
+    r->bytes = whole;
+    r->next = NULL;
+    pthread_mutex_lock(&f->lock);
+    int first = !f->requests;
+    *f->requests_tail = r;
+    f->requests_tail = &r->next;
+    if (first && write(f->ready, &one, sizeof one) < 0) first = 0; /* it is readable: the counter is at its limit */
+    pthread_mutex_unlock(&f->lock);
+}
+
+/* The checkpoint has come, or will not. Python's thread: whoever is not answered by it now is Python's. */
+static void signed_or_not(lfs_front *f) {
+    lfs_front_texts *t = f->texts;
+    pthread_mutex_lock(&t->lock);
+    lfs_front_request *r = t->waiting;
+    t->waiting = NULL;
+    t->waiting_tail = &t->waiting;
+    t->signing = 0;
+    pthread_mutex_unlock(&t->lock);
+    for (lfs_front_request *next; r; r = next) {
+        next = r->next;
+        if (lfs_front_read_request(f, r->bytes, r->len)) request_free(r);
+        else pass_on(f, r);
+    }
+}
+
+/* Let a request wait for the checkpoint that is on its way, if there is one. Not an OPEN: what is open is T7's. */
+static int waits(lfs_front *f, const fuse_head *h, uint64_t number) {
+    lfs_front_texts *t = f->texts;
+    if (lfs_read_transaction(f->engine, number) < 0) return 0;
+    pthread_mutex_lock(&t->lock);
+    int signing = t->signing;
+    if (signing) {
+        lfs_front_request *r = lfs_grow(NULL, sizeof *r);
+        *r = (lfs_front_request){.bytes = memcpy(lfs_grow(NULL, h->len), h, h->len), .len = h->len};
+        *t->waiting_tail = r;
+        t->waiting_tail = &r->next;
+    }
+    pthread_mutex_unlock(&t->lock);
+    return signing;
+}
+
 /* -- proofs */
 
 void lfs_front_checkpoint(lfs_engine *e, const char *root, const uint64_t keys[3], uint64_t size, const uint8_t *note, size_t len) {
@@ -135,6 +197,16 @@ void lfs_front_checkpoint(lfs_engine *e, const char *root, const uint64_t keys[3
     t->size = size;
     t->made_ns = lfs_monotonic();
     pthread_mutex_unlock(&t->lock);
+    signed_or_not(e->front);
+}
+
+void lfs_front_signing(lfs_engine *e, int on) {
+    lfs_front_texts *t = e->front ? e->front->texts : NULL;
+    if (!t) return;
+    pthread_mutex_lock(&t->lock);
+    t->signing = on;
+    pthread_mutex_unlock(&t->lock);
+    if (!on) signed_or_not(e->front);
 }
 
 /* As Proofs._in_force. Under the lock. */
@@ -208,7 +280,8 @@ int lfs_front_texts_look(lfs_front *f, const fuse_head *h, const char *name, siz
         if (!receipt_found(f, number, name, len, room, &found)) return 0;
     } else {
         uint64_t number = lfs_front_transaction_number(name, len, ".tlog-proof");
-        if (!number || !proof_found(f, number, &found, NULL)) return 0;
+        if (!number) return 0;
+        if (!proof_found(f, number, &found, NULL)) return waits(f, h, number);
     }
     return lfs_front_entry(f, h, &found, 0);
 }
@@ -254,8 +327,9 @@ int lfs_front_texts_request(lfs_front *f, const fuse_head *h) {
     const text *open;
     switch (h->opcode) {
     case FUSE_GETATTR:
-        if (lfs_front_is(h->nodeid, f->tree.receipt) ? !receipt_found(f, number, NULL, 0, room, &found) : !proof_found(f, number, &found, NULL)) return 0;
-        return lfs_front_attributes(f, h, &found, 0);
+        if (lfs_front_is(h->nodeid, f->tree.receipt) ? receipt_found(f, number, NULL, 0, room, &found) != 0 : proof_found(f, number, &found, NULL))
+            return lfs_front_attributes(f, h, &found, 0);
+        return lfs_front_is(h->nodeid, f->tree.proof) && waits(f, h, number);
     case FUSE_OPEN: return opens(f, h);
     case FUSE_READ:
     case FUSE_RELEASE:

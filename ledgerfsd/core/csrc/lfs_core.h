@@ -161,6 +161,8 @@ uint64_t lfs_receipt_number(const uint8_t *name, size_t len);
 void lfs_front_receipt_drop(lfs_engine *e, uint64_t number);
 /* A checkpoint that was signed, or is asked for again: in force for a second from now on, while `root`, the file of the public keys, has this inode, mtime and size. */
 void lfs_front_checkpoint(lfs_engine *e, const char *root, const uint64_t keys[3], uint64_t size, const uint8_t *note, size_t len);
+/* One is on its way: who asks for a proof that is not covered waits for lfs_front_checkpoint, or until it is said that none is. */
+void lfs_front_signing(lfs_engine *e, int on);
 
 /* -- reading published state. Return 0, or -1 when out of range. */
 void lfs_read_counts(lfs_engine *e, lfs_counts *out);
