@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,8 @@ class Bench:
         self.layout = Layout(room / "store")
         self.log = room / "trace"
         self.injected = 0
+        self.batches = BATCHES
+        self.segment_bytes = SMALL_SEGMENT
 
     def clear(self) -> None:
         """No store at all."""
@@ -81,7 +84,7 @@ class Bench:
         """Run the scenario once for every time that it makes the call."""
         prepare()
         names = CALLS[call]
-        order = {"segment_bytes": SMALL_SEGMENT, "batches": BATCHES}
+        order: dict[str, Any] = {"segment_bytes": self.segment_bytes, "batches": self.batches}
         story = self._workers.trace(scenario, self.layout.root, self.log, names, **order)
         assert story.done, story.events
         last = max((count for (_, name), count in story.calls.items() if name in names.split(",")), default=0)
@@ -164,6 +167,14 @@ def test_committing(bench: Bench, good: Layout, call: str, fault: str) -> None:
     for what, story in bench.each("commit", call, fault, bench.copy):
         if story.done:
             assert_says_why(good, story)
+        assert_whole(bench.layout, story, what=what)
+
+
+@pytest.mark.parametrize("fault", ["EIO", "killed"])
+def test_committing_a_batch_in_pieces(bench: Bench, fault: str) -> None:
+    """So large that its first piece is written before it has a seal."""
+    bench.batches, bench.segment_bytes = [[f"{number}" for number in range(2100)]], 2 * 2**20
+    for what, story in bench.each("commit", "pwrite", fault, bench.copy):
         assert_whole(bench.layout, story, what=what)
 
 
