@@ -88,22 +88,24 @@ class Seen:
         """Read on. Raises AssertionError when what was there is not there any more."""
         index, known = self._last
         with Stream(self.layout) as stream:
-            pending: list[tuple[dict[str, int], str]] = []
+            pending: list[bytes] = []  # not looked into before their seal: without it, a write may have stopped anywhere in them
             for entry in stream.entries():
                 if entry.index < self.entries:
                     assert entry.index != index or entry.data == known, f"entry {index} is another one now"
                     continue
-                value = json.loads(entry.data)
-                if value["t"] == "seal/1":
-                    for table, name in pending:
-                        table[name] = table.get(name, 0) + 1
+                pending.append(entry.data)
+                if entry.data.startswith(b'{"count":'):
+                    for data in pending:
+                        self._count(json.loads(data))
                     pending = []
                     self._last = (entry.index, entry.data)
-                elif "id" in value and not value["id"].startswith("~"):
-                    table = self.rejected if value["t"] == "rejected/1" else self.committed
-                    pending.append((table, value["id"]))
         assert self._last[0] + 1 >= self.entries, "batches that were there are gone"
         self.entries = self._last[0] + 1
+
+    def _count(self, value: dict[str, Any]) -> None:
+        if value["t"] != "seal/1" and "id" in value and not value["id"].startswith("~"):
+            table = self.rejected if value["t"] == "rejected/1" else self.committed
+            table[value["id"]] = table.get(value["id"], 0) + 1
 
     def assert_once(self, names: Iterable[str]) -> None:
         """Each was acknowledged, so it is there, once."""
