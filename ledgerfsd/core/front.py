@@ -1,4 +1,4 @@
-"""The front: requests of the mount that the core answers by itself (``csrc/front.c``, ADR 36), behind a typed face.
+"""The front: requests of the mount that the core answers by itself (``csrc/front/front.c``, ADR 36), behind a typed face.
 
 Start at ``Front``. It stands between the kernel and pyfuse3: what it does not answer it passes on, and a file of its own with which
 something unusual happens is handed over first. ``service.inbox_front`` is the other side.
@@ -100,7 +100,7 @@ class Numbers(NamedTuple):
 
 
 class ReceiptFile:
-    """The file of the day in ``receipts/``, to which the core and Python append records (``csrc/receipts.c``). For several threads."""
+    """The file of the day in ``receipts/``, to which the core and Python append records (``csrc/ledger/receipts.c``). For several threads."""
 
     def __init__(self, directory: Path) -> None:
         self.handle: Final = ffi.gc(lib.lfs_receipts_new(os.fsencode(directory)), lib.lfs_receipts_free)
@@ -150,11 +150,11 @@ class Front:
         return not failed
 
     def read(self, numbers: Numbers, *, uid: int, gid: int, seconds: int) -> None:
-        """Answer what is only read as well (``csrc/front_read.c``); ``seconds``: for which names and attributes are valid."""
+        """Answer what is only read as well (``csrc/front/front_read.c``); ``seconds``: for which names and attributes are valid."""
         lib.lfs_front_tree_set(self._engine, ffi.new("lfs_front_tree *", (*numbers, uid, gid, seconds)))
 
     def checkpoint(self, root: Path, keys: tuple[int, int, int], size: int, note: bytes) -> None:
-        """A signed checkpoint is in force from now on, for a second (``csrc/front_texts.c``).
+        """A signed checkpoint is in force from now on, for a second (``csrc/front/front_texts.c``).
 
         ``keys``: inode, mtime and size of ``root``, the file of the public keys by which it is.
         """

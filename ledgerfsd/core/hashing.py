@@ -1,4 +1,4 @@
-"""SHA-256 and RFC 6962 trees of the C core (``csrc/lfs_hash.h``), typed.
+"""SHA-256 and RFC 6962 trees of the C core (``csrc/hash/lfs_hash.h``), typed.
 
 Lists of hashes are concatenated 32-byte strings, as the files of ``hashes/`` hold them.
 Start at ``leaf_hashes`` and ``mth``.

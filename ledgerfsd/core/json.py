@@ -1,4 +1,4 @@
-"""The strict JSON of the C core (``csrc/lfs_json.h``), typed. docs/FORMAT.md, section 2, is the rule.
+"""The strict JSON of the C core (``csrc/json/lfs_json.h``), typed. docs/FORMAT.md, section 2, is the rule.
 
 Start at ``check``.
 """

@@ -1,4 +1,4 @@
-"""Proofs of entries, made by the core (``csrc/prove.c``), and whether the next transactions are to be signed ahead.
+"""Proofs of entries, made by the core (``csrc/engine/prove.c``), and whether the next transactions are to be signed ahead.
 
 Start at ``EntryProofs``. Its twin is ``merkle.proof``, which makes the same of the hashes of the tile levels
 (``tests/unit/test_entry_proofs.py`` compares).

@@ -1,4 +1,4 @@
-"""Single runs of the C core (``csrc/run_write.c``, ``run_file.c``), typed: for tests, which hold them against ``pure/runs.py``.
+"""Single runs of the C core (``csrc/runs/run_write.c``, ``run_file.c``), typed: for tests, which hold them against ``pure/runs.py``.
 
 The engine has runs of its own; nobody else needs these.
 """

@@ -1,4 +1,4 @@
-"""One line of intents read by itself (``csrc/shape_face.c``): by the shape of a line before, or otherwise.
+"""One line of intents read by itself (``csrc/intent/shape_face.c``): by the shape of a line before, or otherwise.
 
 The engine reads each line of a file knowing the lines before it; what it makes of a line must not depend on them.
 """

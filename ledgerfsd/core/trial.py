@@ -1,4 +1,4 @@
-"""Rows of trial balances by the C core (``csrc/trial.c``): without the interpreter's lock, so that nobody waits for a million rows.
+"""Rows of trial balances by the C core (``csrc/ledger/trial.c``): without the interpreter's lock, so that nobody waits for a million rows.
 
 Its twin is ``service.trial_balance.account_row``, which the balances by effective date go through.
 """

@@ -1,4 +1,4 @@
-"""Verifying a journal with the C core (``csrc/lfs_verify.h``), typed: everything worked out again, in memory, by threads.
+"""Verifying a journal with the C core (``csrc/verify/lfs_verify.h``), typed: everything worked out again, in memory, by threads.
 
 Nothing of the store is written, and it need not be locked when ``limit`` says how much of it is durable. Use ``Verifier``
 once: make it, ``wait`` until it is done, then ask.

@@ -25,7 +25,7 @@ from ledgerfsd.state.tip import Mark, Tip
 from ledgerfsd.types import Account
 
 PAGE_ACCOUNTS: Final = 64
-# An account record as core/csrc/ledger.h lays it out: lfs_info (overdraft … pad), then lfs_state (debits … pad).
+# An account record as core/csrc/ledger/ledger.h lays it out: lfs_info (overdraft … pad), then lfs_state (debits … pad).
 RECORD: Final = struct.Struct("<QQ Q 64s H BBBB 2x QQ QQ QQ QQ QQQQ Q 8x")
 
 

@@ -1,4 +1,4 @@
-"""Proofs that the core makes (``csrc/prove.c``) are those of ``merkle.proof``, and hold; when the next ones are signed ahead."""
+"""Proofs that the core makes (``csrc/engine/prove.c``) are those of ``merkle.proof``, and hold; when the next ones are signed ahead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core's numbers of receipts (``csrc/blake2b.c``) are those of ``service.receipts``, on which inode numbers rest."""
+"""The core's numbers of receipts (``csrc/front/blake2b.c``) are those of ``service.receipts``, on which inode numbers rest."""
 
 from __future__ import annotations
 

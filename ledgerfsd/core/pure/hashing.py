@@ -1,4 +1,4 @@
-"""SHA-256 and RFC 6962 trees in plain Python: the twin of ``core/csrc/sha256*.c`` and ``merkle.c``.
+"""SHA-256 and RFC 6962 trees in plain Python: the twin of ``core/csrc/hash/sha256*.c`` and ``merkle.c``.
 
 Same names as ``ledgerfsd.core.hashing``. Lists of hashes are concatenated 32-byte strings, as the files of ``hashes/``
 hold them.

@@ -1,4 +1,4 @@
-"""Runs, the sorted immutable files of ``indexes/`` (docs/FORMAT.md, section 16): the twin of ``csrc/run_write.c``, ``run_file.c``.
+"""Runs, the sorted immutable files of ``indexes/`` (docs/FORMAT.md, section 16): the twin of ``csrc/runs/run_write.c``, ``run_file.c``.
 
 Plain and slow. ``write`` makes the bytes of a run, ``Run`` reads them; both go by the text of the format alone.
 """

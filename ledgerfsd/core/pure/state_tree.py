@@ -1,4 +1,4 @@
-"""The state tree in plain Python (docs/FORMAT.md, section 12): the twin of ``core/csrc/state_tree.c``.
+"""The state tree in plain Python (docs/FORMAT.md, section 12): the twin of ``core/csrc/ledger/state_tree.c``.
 
 A tree for each currency and class, over what every account has; nodes carry sums. Start at ``StateTree``.
 """

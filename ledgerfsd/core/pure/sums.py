@@ -1,4 +1,4 @@
-"""What a record of an index adds to its sum while a store is verified: the twin of ``lfs_record_hash`` (csrc/verify_sums.h).
+"""What a record of an index adds to its sum while a store is verified: the twin of ``lfs_record_hash`` (csrc/verify/verify_sums.h).
 
 SipHash-2-4 with 128 bits of result, of 16 bytes: key, then kind, states, length and entry in one word.
 """

@@ -27,7 +27,7 @@ static process *real;
 static session_fd *real_fd;
 static receive *real_receive;
 static session_exit *real_exit;
-static struct { /* core/csrc/front.c */
+static struct { /* core/csrc/front/front.c */
     int (*descriptor)(void *context, int device);
     long (*receive)(void *context, void **bytes, int *handed);
     void *context;
