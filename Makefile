@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CORE := ledgerfsd/core/_core.abi3.so
 REQUESTS := ledgerfsd/vfs/_requests.abi3.so
 GENERATED := ledgerfsd/core/csrc/lfs_codes.h ledgerfsd/core/csrc/lfs_currencies.h
-CORE_SOURCES := $(filter-out $(GENERATED),$(wildcard ledgerfsd/core/csrc/*.[ch])) $(wildcard ledgerfsd/data/*.tsv) \
+CORE_SOURCES := $(filter-out $(GENERATED),$(wildcard ledgerfsd/core/csrc/*.[ch] ledgerfsd/core/csrc/*/*.[ch])) $(wildcard ledgerfsd/data/*.tsv) \
 	ledgerfsd/core/build.py
 METADATA := pyproject.toml setup.py setup.cfg tools/make-venv
 
@@ -83,5 +83,5 @@ $(REQUESTS): ledgerfsd/vfs/build.py ledgerfsd/vfs/csrc/requests.c
 
 clean:
 	rm -rf build dist ledgerfs.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f $(REQUESTS) ledgerfsd/vfs/_requests.c ledgerfsd/vfs/*.o $(CORE) $(GENERATED) ledgerfsd/core/_core.c ledgerfsd/core/csrc/*.o ledgerfsd/core/_core.o
+	rm -f $(REQUESTS) ledgerfsd/vfs/_requests.c ledgerfsd/vfs/*.o $(CORE) $(GENERATED) ledgerfsd/core/_core.c ledgerfsd/core/csrc/*/*.o ledgerfsd/core/_core.o
 	find ledgerfsd tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -14,7 +14,7 @@ from typing import Any, Final
 from cffi import FFI
 
 from bench.measure import REPOSITORY
-from ledgerfsd.core.build import PUBLIC, SOURCES, builder
+from ledgerfsd.core.build import PUBLIC, SOURCES, builder, include_dirs
 from ledgerfsd.errors import LedgerError
 
 HERE: Final = Path(__file__).parent
@@ -26,7 +26,7 @@ def module() -> ModuleType:
     """The compiled module, built if it is not newer than what it is made of (half a minute). Raises LedgerError."""
     place = PLACE / f"{NAME}.abi3.so"
     own = [HERE / "stages.c", HERE / "stages.h", Path(__file__)]
-    if _newest([*SOURCES.glob("*.[ch]"), *own]) > (place.stat().st_mtime_ns if place.exists() else 0):
+    if _newest([*SOURCES.rglob("*.[ch]"), *own]) > (place.stat().st_mtime_ns if place.exists() else 0):
         _build()
     spec = importlib.util.spec_from_file_location(NAME, place)
     assert spec is not None
@@ -40,16 +40,17 @@ def module() -> ModuleType:
 def _build() -> None:
     PLACE.mkdir(parents=True, exist_ok=True)
     flags: list[str] = builder().distutils_extension(tmpdir=str(PLACE)).extra_compile_args
-    headers = _newest(SOURCES.glob("*.h"))
+    flags = [*flags, *(f"-I{place}" for place in include_dirs())]
+    headers = _newest(SOURCES.rglob("*.h"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda source: _compile(source, headers, flags), sorted(SOURCES.glob("*.c"))))
+        objects = list(pool.map(lambda source: _compile(source, headers, flags), sorted(SOURCES.rglob("*.c"))))
     ffi = FFI()
     ffi.cdef("\n".join(PUBLIC.findall((HERE / "stages.h").read_text(encoding="utf-8"))))
     ffi.set_source(
         NAME,
         '#include "stages.h"',
         sources=[str(HERE / "stages.c")],
-        include_dirs=[str(HERE), str(SOURCES)],
+        include_dirs=[str(HERE), *include_dirs()],
         extra_objects=objects,
         libraries=["crypto"],
         extra_compile_args=flags,

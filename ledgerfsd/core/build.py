@@ -3,6 +3,7 @@
 The C declarations that Python sees stand between ``/* cffi-begin */`` and ``/* cffi-end */`` in the headers of
 ``csrc/``: the headers are the only source. ``lfs_codes.h`` and ``lfs_currencies.h`` are made here from the tables in
 ``ledgerfsd/data``, so that C and Python cannot disagree on a code or on the decimals of a currency.
+Its folders are rooms (docs/ARCHITECTURE.md); a header is included by its name alone, wherever it stands.
 Run as ``python -m ledgerfsd.core.build`` to build in place.
 """
 
@@ -44,10 +45,20 @@ def generate() -> None:
     write_if_changed(SOURCES / "lfs_currencies.h", text + " LFS_ISO_4217[] = {\n" + "\n".join(units) + "\n};\n")
 
 
+def public_headers() -> list[Path]:
+    """The headers that declare something for Python."""
+    headers = sorted(SOURCES.rglob("lfs_*.h"), key=lambda path: path.name)
+    return [path for path in headers if PUBLIC.search(path.read_text(encoding="utf-8"))]
+
+
+def include_dirs() -> list[str]:
+    """``csrc`` and its rooms."""
+    return [str(SOURCES), *(str(path) for path in sorted(SOURCES.iterdir()) if path.is_dir())]
+
+
 def declarations() -> str:
     """Everything that the headers declare for Python."""
-    headers = sorted(SOURCES.glob("lfs_*.h"))
-    order = sorted(headers, key=lambda path: (path.name == "lfs_verify.h", path.name == "lfs_core.h", path.name))
+    order = sorted(public_headers(), key=lambda path: (path.name == "lfs_verify.h", path.name == "lfs_core.h", path.name))
     return "\n".join(part for path in order for part in PUBLIC.findall(path.read_text(encoding="utf-8")))
 
 
@@ -56,12 +67,11 @@ def builder() -> FFI:
     generate()
     ffi = FFI()
     ffi.cdef(declarations())
-    public = [path.name for path in sorted(SOURCES.glob("lfs_*.h")) if PUBLIC.search(path.read_text(encoding="utf-8"))]
     ffi.set_source(
         "ledgerfsd.core._core",
-        "\n".join(f'#include "{name}"' for name in public),
-        sources=[str(path.relative_to(HERE.parent.parent)) for path in sorted(SOURCES.glob("*.c"))],
-        include_dirs=[str(SOURCES)],
+        "\n".join(f'#include "{path.name}"' for path in public_headers()),
+        sources=[str(path.relative_to(HERE.parent.parent)) for path in sorted(SOURCES.rglob("*.c"))],
+        include_dirs=include_dirs(),
         libraries=["crypto"],
         extra_compile_args=[
             "-O3",
