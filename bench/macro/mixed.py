@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import workload
+from bench.crew import crew
 from bench.daemon import Mounted
 from bench.measure import Report, timed
 
@@ -19,8 +19,6 @@ ACCOUNTS: Final = 10_000
 CLIENTS: Final = (1, 8, 32)
 WRITES: Final = 0.1
 READ_BYTES: Final = 65_536
-
-_fork = multiprocessing.get_context("fork")
 
 
 def named(clients: int) -> str:
@@ -37,19 +35,10 @@ def run(report: Report, directory: Path, *, seed: int, operations: int) -> None:
 
 
 def _measure(report: Report, ledger: Mounted, seed: int, clients: int, share: int) -> None:
-    barrier, crew = _fork.Barrier(clients + 1), []
     before = ledger.transactions()
-    for number in range(clients):
-        here, there = _fork.Pipe(duplex=False)
-        prefix = f"m{clients}-{number}"
-        worker = _fork.Process(target=_client, args=(ledger.mount, seed * 1000 + number, prefix, share, barrier, there))
-        worker.start()
-        crew.append((worker, here))
-    with timed() as section:
-        barrier.wait()
-        results = [here.recv() for _, here in crew]
-    for worker, _ in crew:
-        worker.join()
+    each = [(ledger.mount, seed * 1000 + number, f"m{clients}-{number}", share) for number in range(clients)]
+    with crew(_client, each) as go, timed() as section:
+        results = go()
     reads = [taken for read, _ in results for taken in read]
     writes = [taken for _, written in results for taken in written]
     if ledger.transactions() - before != len(writes):

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from bench import workload
 from bench.daemon import Mounted, copy
+from bench.macro.reading import open_read_close
 from bench.measure import REPOSITORY, Report, timed
 from ledgerfsd.clock import format_time, parse_time
 
@@ -53,20 +54,10 @@ def _reads(report: Report, mount: Path, chance: random.Random, accounts: int) ->
 
     for name, choose in (("named, listed", lambda: chance.choice(names)), ("any time, not listed", anything)):
         paths = [
-            os.fsencode(mount / "snapshots" / choose() / "accounts" / workload.account(number) / "balance.json")
+            mount / "snapshots" / choose() / "accounts" / workload.account(number) / "balance.json"
             for number in chance.choices(range(accounts), k=READS)
         ]
-        taken, clock = [], time.perf_counter
-        with timed() as section:
-            for path in paths:
-                began = clock()
-                descriptor = os.open(path, os.O_RDONLY)
-                data = os.read(descriptor, 65_536)
-                os.close(descriptor)
-                taken.append(clock() - began)
-                if not data.startswith(b"{"):
-                    raise RuntimeError(f"{path!r} has no content")
-        report.spent(f"as-of reads, {name}", section)
+        taken = open_read_close(report, f"as-of reads, {name}", paths)
         report.latencies(f"as-of balance.json, {name}, open + read + close", taken, unit="us", aims={99: "aim < 1,000"})
 
 

@@ -38,21 +38,22 @@ def balances(mount: Path, count: int, chance: random.Random) -> list[Path]:
 
 def _loops(report: Report, mount: Path, chance: random.Random, files: int) -> None:
     if drop_caches():
-        taken = _open_read_close(report, "balance.json cold", balances(mount, files, chance))
+        taken = open_read_close(report, "balance.json cold", balances(mount, files, chance))
         report.latencies(
             "balance.json, open + read + close, cold", taken, unit="us", aims={99: "must < 10,000, aim < 300"}
         )
     else:
         report.note("balance.json cold: left out, because only root may drop the kernel's caches")
     same = balances(mount, CACHED_FILES, chance)
-    _open_read_close(report, "warming", same)
-    taken = _open_read_close(report, "balance.json cached", same * LOOPS)
+    open_read_close(report, "warming", same)
+    taken = open_read_close(report, "balance.json cached", same * LOOPS)
     report.latencies(
         "balance.json, open + read + close, cached", taken, unit="us", aims={99: "must < 2,000, aim < 100"}
     )
 
 
-def _open_read_close(report: Report, name: str, paths: list[Path]) -> list[float]:
+def open_read_close(report: Report, name: str, paths: list[Path]) -> list[float]:
+    """Seconds that open, read and close of each took, in one timed section. Raises RuntimeError when one has no content."""
     names, taken, clock = [os.fsencode(path) for path in paths], [], time.perf_counter
     with timed() as section:
         for path in names:

@@ -6,7 +6,6 @@ from creating the file to the return of ``close``, so that is what is reported, 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import workload
+from bench.crew import crew
 from bench.daemon import Mounted
 from bench.measure import Report, percentile, timed
 
@@ -24,8 +24,6 @@ WRITERS: Final = (1, 8, 32)
 BLOCK: Final = 4096
 DISK_WRITES: Final = 2_000
 THREADS: Final = {"lfs-front": "T7", "lfs-apply": "T1", "lfs-write": "T2"}  # all others are Python's, but for crumbs
-
-_fork = multiprocessing.get_context("fork")
 
 
 def run(report: Report, directory: Path, *, seed: int, files: int, crews: Sequence[int] = WRITERS) -> None:
@@ -71,23 +69,14 @@ def named(writers: int) -> str:
 def _through_the_mount(report: Report, ledger: Mounted, seed: int, writers: int, files: int) -> None:
     name = named(writers)
     share, before = files // writers, ledger.transactions()
-    barrier, crew = _fork.Barrier(writers + 1), []
+    each = []
     for number in range(writers):
-        here, there = _fork.Pipe(duplex=False)
         payments = workload.Payments(seed * 1000 + number, ACCOUNTS, prefix=f"w{writers}-{number}")
-        bodies = [payments.one() for _ in range(share)]
-        worker = _fork.Process(
-            target=_write, args=(bodies, ledger.mount / "inbox", f"{writers}-{number}", barrier, there)
-        )
-        worker.start()
-        crew.append((worker, here))
-    with timed() as section:
+        each.append(([payments.one() for _ in range(share)], ledger.mount / "inbox", f"{writers}-{number}"))
+    with crew(_write, each) as go, timed() as section:
         spent = ledger.thread_seconds()
-        barrier.wait()
-        results = [here.recv() for _, here in crew]
+        results = go()
         _processor(report, name, spent, ledger.thread_seconds(), share * writers)
-    for worker, _ in crew:
-        worker.join()
     if ledger.transactions() != before + share * writers:
         raise RuntimeError(f"{name}: not every file is a transaction")
     whole = [taken for times, _ in results for taken in times]
