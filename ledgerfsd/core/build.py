@@ -58,7 +58,9 @@ def include_dirs() -> list[str]:
 
 def declarations() -> str:
     """Everything that the headers declare for Python."""
-    order = sorted(public_headers(), key=lambda path: (path.name == "lfs_verify.h", path.name == "lfs_core.h", path.name))
+    order = sorted(
+        public_headers(), key=lambda path: (path.name == "lfs_verify.h", path.name == "lfs_core.h", path.name)
+    )
     return "\n".join(part for path in order for part in PUBLIC.findall(path.read_text(encoding="utf-8")))
 
 

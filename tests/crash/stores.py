@@ -88,7 +88,8 @@ class Seen:
         """Read on. Raises AssertionError when what was there is not there any more."""
         index, known = self._last
         with Stream(self.layout) as stream:
-            pending: list[bytes] = []  # not looked into before their seal: without it, a write may have stopped anywhere in them
+            # Not looked into before their seal: without it, a write may have stopped anywhere in them.
+            pending: list[bytes] = []
             for entry in stream.entries():
                 if entry.index < self.entries:
                     assert entry.index != index or entry.data == known, f"entry {index} is another one now"
