@@ -100,7 +100,7 @@ class Numbers(NamedTuple):
 
 
 class ReceiptFile:
-    """The file of the day in ``receipts/``, to which the core and Python append records (``csrc/ledger/receipts.c``). For several threads."""
+    """The file of the day in ``receipts/``, to which the core and Python append records (``receipts.c``). For several threads."""
 
     def __init__(self, directory: Path) -> None:
         self.handle: Final = ffi.gc(lib.lfs_receipts_new(os.fsencode(directory)), lib.lfs_receipts_free)

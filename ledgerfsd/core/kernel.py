@@ -1,4 +1,4 @@
-"""What the kernel holds of the ``balance.json`` of accounts (``csrc/engine/kernel.c``), and their text (``csrc/view/balance.c``), behind a typed face.
+"""What the kernel holds of the ``balance.json`` of accounts (``kernel.c``), and their text (``balance.c``), behind a typed face.
 
 ``vfs.kernel`` keeps the same of all other files, and says what the rules are. Of these it is kept in the core, because
 the core's front answers requests about them by itself. All methods may be called from any thread.

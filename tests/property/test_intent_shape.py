@@ -1,4 +1,4 @@
-"""A line that is read by the shape of one before (csrc/intent/intent_shape.c) gives what it gives otherwise, and what the twin makes of it."""
+"""A line that is read by the shape of one before (intent_shape.c) gives what it gives otherwise, and what the twin makes of it."""
 
 from __future__ import annotations
 

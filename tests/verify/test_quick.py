@@ -1,4 +1,4 @@
-"""The quick way of reading a txn/1 (csrc/verify/verify_quick.c) takes nothing that the strict way refuses, and makes the same of what it takes."""
+"""The quick way of reading a txn/1 (verify_quick.c) takes nothing that the strict way refuses, and makes the same of what it takes."""
 
 from __future__ import annotations
 
