@@ -88,14 +88,14 @@ class Seen:
         """Read on. Raises AssertionError when what was there is not there any more."""
         index, known = self._last
         with Stream(self.layout) as stream:
-            # Not looked into before their seal: without it, a write may have stopped anywhere in them.
+            # Not looked into before their seal is whole: until then, a write may have stopped anywhere in them and in it.
             pending: list[bytes] = []
             for entry in stream.entries():
                 if entry.index < self.entries:
                     assert entry.index != index or entry.data == known, f"entry {index} is another one now"
                     continue
                 pending.append(entry.data)
-                if entry.data.startswith(b'{"count":'):
+                if entry.data.startswith(b'{"count":') and entry.data.endswith(b"}"):
                     for data in pending:
                         self._count(json.loads(data))
                     pending = []
