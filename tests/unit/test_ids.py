@@ -212,6 +212,15 @@ def test_ids_of_many_runs_are_found_through_sieves(pair: Pair) -> None:
     pair.check()
 
 
+def test_an_id_is_in_one_sieve_however_often_its_run_is_merged(pair: Pair) -> None:
+    """Memory beside the two tables of 32 KiB: 1.5 bytes an id, and a sieve that is not full."""
+    for number in range(240):
+        assert names(pair.submit([pay(f"m{number}-{each}") for each in range(5)])) == ["ok"] * 5
+        pair.into_runs()
+    assert pair.engine.indexes().ids > 1200
+    assert pair.engine.indexes().id_memory - 2 * 32 * 1024 < 8 * 1024
+
+
 def test_a_start_opens_runs_and_replays_what_follows(layout: Layout, tmp_path: Path) -> None:
     store = open_store(layout, segment_bytes=SEGMENT_BYTES)
     store.engine.start()

@@ -79,19 +79,31 @@ static lfs_sieve *sieve_for(lfs_runs *r, uint64_t records) {
     return s;
 }
 
+/* How many ids of a run are in no sieve, at most. A run that was merged since has some that are. */
+static uint64_t unsifted(const lfs_runs *r, const lfs_run *run) {
+    uint64_t from = run->is.first > r->sifted ? run->is.first : r->sifted;
+    if (run->is.end <= from) return 0;
+    return run->is.records < run->is.end - from ? run->is.records : run->is.end - from;
+}
+
 static int sift(lfs_engine *e, lfs_sieve *s, const lfs_run *run) {
     lfs_record records[LFS_RUN_BLOCK];
+    uint64_t from = e->runs.sifted, added = 0;
     for (uint64_t block = 0; block < run->blocks; block++) {
         int n = lfs_run_block(run, block, records);
         if (n < 0) {
             atomic_store(&e->runs.damaged, 1);
             return 0;
         }
-        lfs_filter_fill(s->filter, s->lines, records, (uint64_t)n);
+        int fresh = 0;
+        for (int i = 0; i < n; i++)
+            if (records[i].index >= from) records[fresh++] = records[i];
+        lfs_filter_fill(s->filter, s->lines, records, (uint64_t)fresh);
+        added += (uint64_t)fresh;
         int failed = block % BETWEEN_BLOCKS ? 0 : lfs_runs_between(e);
         if (failed) return failed;
     }
-    s->records += run->is.records;
+    s->records += added;
     e->runs.sifted = run->is.end;
     return 0;
 }
@@ -100,12 +112,12 @@ int lfs_ids_sift(lfs_engine *e) {
     lfs_runs *r = &e->runs;
     uint64_t before = r->sifted, records = 0;
     int failed = 0;
-    for (uint32_t i = r->list[LFS_IDS].n; i-- > 0 && r->list[LFS_IDS].runs[i].is.end > before;) records += r->list[LFS_IDS].runs[i].is.records;
+    for (uint32_t i = r->list[LFS_IDS].n; i-- > 0 && r->list[LFS_IDS].runs[i].is.end > before;) records += unsifted(r, &r->list[LFS_IDS].runs[i]);
     if (records < r->ids_run) return 0; /* a small ledger needs no sieve */
     for (uint32_t i = 0; i < r->list[LFS_IDS].n && !failed && !atomic_load(&r->damaged); i++) {
         const lfs_run *run = &r->list[LFS_IDS].runs[i];
         if (run->is.end <= r->sifted) continue;
-        lfs_sieve *s = sieve_for(r, run->is.records);
+        lfs_sieve *s = sieve_for(r, unsifted(r, run));
         if (!s) break;
         failed = sift(e, s, run);
     }
