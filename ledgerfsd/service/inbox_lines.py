@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from ledgerfsd import limits
+from ledgerfsd.core.json import newlines
 from ledgerfsd.errors import BY_NAME, CODES, Code, Refused
 from ledgerfsd.service.inbox_handles import SPACE, InboxHandle, is_object
 from ledgerfsd.service.receipt_text import REFUSED, Outcome, cause, merged, outcomes, refusal
@@ -185,7 +186,7 @@ class LinesHandle(InboxHandle):
 
     async def _queue(self, lines: bytes) -> None:
         first = self._number()
-        following = first + lines.count(b"\n") + (not lines.endswith(b"\n"))
+        following = first + newlines(lines) + (not lines.endswith(b"\n"))
         # Before the wait: another writer may append meanwhile.
         self.file.next_line = max(self.file.next_line, following)
         try:

@@ -333,3 +333,16 @@ def test_scanner_passes_over_white_space_only() -> None:
         assert not scanner.done
         assert scanner.feed(b'["\\"]","\\\\"] x') == 12
         assert scanner.done
+
+
+@given(st.lists(st.integers(0, 400), max_size=60), st.integers(0, 70))
+def test_newlines(gaps: list[int], begin: int) -> None:
+    text = b"\n".join(b"x" * gap for gap in gaps)
+    assert json.newlines(text) == text.count(b"\n")
+    assert json.newlines(text[begin:]) == text[begin:].count(b"\n")
+
+
+@pytest.mark.parametrize("lines", [254, 255, 256, 255 * 64 - 1, 255 * 64, 255 * 64 + 1, 40_000])
+def test_newlines_in_numbers_that_no_byte_holds(lines: int) -> None:
+    assert json.newlines(b"\n" * lines) == lines
+    assert json.newlines(b"\n\x0b" * lines + b"x") == lines

@@ -131,11 +131,7 @@ static void forget(lfs_ticket *t) {
     }
 }
 
-static uint32_t count_lines(const lfs_ticket *t) {
-    uint32_t n = 1;
-    for (const uint8_t *p = t->data, *end = p + t->len; (p = memchr(p, '\n', (size_t)(end - p))); p++) n++;
-    return n;
-}
+static uint32_t count_lines(const lfs_ticket *t) { return 1 + (uint32_t)lfs_newlines(t->data, t->len); }
 
 static void each_dry(lfs_engine *e, lfs_ticket *t, lfs_text source) {
     lfs_mark mark;

@@ -49,6 +49,8 @@ size_t lfs_json_unescape(const uint8_t *tok, const uint8_t *tok_end, uint8_t *ou
 uint8_t *lfs_json_put_string(uint8_t *out, const uint8_t *bytes, size_t len);
 /* Order of two member names (unescaped UTF-8) by UTF-16 code units: < 0, 0, > 0. */
 int lfs_json_name_order(const uint8_t *a, size_t alen, const uint8_t *b, size_t blen);
+/* How many bytes of a text are line feeds. */
+size_t lfs_newlines(const uint8_t *text, size_t len);
 /* cffi-end */
 
 #define LFS_JSON_DEPTH_MAX 16
