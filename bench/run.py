@@ -44,7 +44,7 @@ from bench.macro import (  # noqa: E402
     verifying,
 )
 from bench.measure import Report  # noqa: E402
-from bench.micro import disk, stages, stores  # noqa: E402
+from bench.micro import disk, merging, stages, stores  # noqa: E402
 from bench.peers import against, tigerbeetle  # noqa: E402
 from bench.record import Record, code, machine, now  # noqa: E402
 from ledgerfsd.errors import LedgerError  # noqa: E402
@@ -325,11 +325,12 @@ def measure_audit(report: Report, directory: Path, options: Any) -> None:
 
 
 def measure_micro(report: Report, directory: Path, options: Any) -> None:
-    """Stages by themselves: parse to state root, append and fsync, replay, snapshots, proofs, hash chain."""
+    """Stages by themselves: parse to state root, append and fsync, runs of indexes, replay, snapshots, proofs, hash chain."""
     accounts = (10_000, 100_000 if options.quick else 1_000_000)
     transactions = 50_000 if options.quick else 500_000
     stages.run(report, seed=options.seed, transactions=transactions, accounts=accounts)
     disk.run(report, directory, quick=options.quick)
+    merging.run(report, directory, quick=options.quick)
     stores.run(
         report,
         directory,

@@ -67,7 +67,7 @@ def test_core_and_twin(log: tuple[int, int, int, list[Record]], chance: random.R
 
 
 @settings(max_examples=60, deadline=None)
-@given(logs(), st.integers(2, 6), st.randoms(use_true_random=False))
+@given(logs(), st.one_of(st.integers(2, 6), st.just(64)), st.randoms(use_true_random=False))
 def test_merged_is_as_made_at_once(log: tuple[int, int, int, list[Record]], pieces: int, chance: random.Random) -> None:
     kind, first, end, records = log
     cuts = sorted({chance.randint(first, end) for _ in range(pieces - 1)} - {first, end})  # no run is of no entry
@@ -81,6 +81,15 @@ def test_merged_is_as_made_at_once(log: tuple[int, int, int, list[Record]], piec
         (path,) = Path(folder).iterdir()
         assert path.name == runs.name(kind, first, end)
         assert path.read_bytes() == write(kind, first, end, records)
+
+
+def test_more_than_64_are_not_merged(tmp_path: Path) -> None:
+    names = [runs.make(tmp_path, IDS, index, index + 1, [Record(index, index, 0, 0)]).name for index in range(65)]
+    with pytest.raises(OSError, match="Invalid"):
+        runs.join(tmp_path, IDS, names)
+    assert len(list(tmp_path.iterdir())) == 65
+    runs.join(tmp_path, IDS, names[:64])
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("kind", [POSTINGS, IDS])

@@ -199,7 +199,7 @@ def runs_of(layout: Layout) -> list[Path]:
 
 
 def test_ids_of_many_runs_are_found_through_sieves(pair: Pair) -> None:
-    """Eight hundred ids fill more than three of them (44, 176 and 352 here), while runs are made and merged beside."""
+    """Of 44, 176 and 704 ids here, each in the place of the one before, then another; runs are made and merged beside."""
     used = [[pay(f"s{number}-{each}") for each in range(20)] for number in range(40)]
     for batch in used:
         assert names(pair.submit(batch)) == ["ok"] * 20
@@ -213,7 +213,7 @@ def test_ids_of_many_runs_are_found_through_sieves(pair: Pair) -> None:
 
 
 def test_an_id_is_in_one_sieve_however_often_its_run_is_merged(pair: Pair) -> None:
-    """Memory beside the two tables of 32 KiB: 1.5 bytes an id, and a sieve that is not full."""
+    """Memory beside the two tables of 32 KiB: two bytes an id, and a sieve that is not full."""
     for number in range(240):
         assert names(pair.submit([pay(f"m{number}-{each}") for each in range(5)])) == ["ok"] * 5
         pair.into_runs()

@@ -6,9 +6,6 @@
  * has taken a later one. A block that is not what was written makes the answer unknown, never "no": then the intent is refused. */
 #include "engine.h"
 #include <stdlib.h>
-#include <sys/mman.h>
-
-#define BETWEEN_BLOCKS 512 /* between two looks at what has come meanwhile */
 
 /* -- views of the runs: made by whoever builds, looked at by T1 */
 
@@ -16,11 +13,13 @@ void lfs_ids_publish(lfs_runs *r, const lfs_run *closing, uint32_t n_closing) {
     const lfs_run_list *list = &r->list[LFS_IDS];
     lfs_id_view *view = lfs_grow(NULL, sizeof *view + list->n * sizeof *view->runs), *before = r->newest;
     *view = (lfs_id_view){.covered = list->covered, .n = list->n, .sifted = r->sifted, .n_sieves = r->n_sieves};
+    memcpy(view->sieves, r->sieves, r->n_sieves * sizeof *view->sieves);
     memcpy(view->runs, list->runs, list->n * sizeof *view->runs);
     if (before) {
         before->closing = lfs_grow(NULL, (n_closing + 1) * sizeof *before->closing);
         memcpy(before->closing, closing, n_closing * sizeof *closing);
         before->n_closing = n_closing;
+        before->ending = r->ending;
         before->next = view;
     } else {
         r->oldest = view;
@@ -28,7 +27,9 @@ void lfs_ids_publish(lfs_runs *r, const lfs_run *closing, uint32_t n_closing) {
             lfs_run gone = closing[i];
             lfs_run_close(&gone);
         }
+        lfs_sieve_free(&r->ending);
     }
+    memset(&r->ending, 0, sizeof r->ending);
     atomic_store(&r->newest, view);
     lfs_ids_tidy(r);
 }
@@ -36,6 +37,7 @@ void lfs_ids_publish(lfs_runs *r, const lfs_run *closing, uint32_t n_closing) {
 static void view_free(lfs_id_view *view) {
     for (uint32_t i = 0; i < view->n_closing; i++) lfs_run_close(&view->closing[i]);
     free(view->closing);
+    lfs_sieve_free(&view->ending);
     free(view);
 }
 
@@ -54,75 +56,7 @@ void lfs_ids_free(lfs_runs *r) {
         view_free(view);
     }
     for (uint32_t i = 0; i < LFS_TAIL_CHUNKS; i++) free(r->id_chunks[i]);
-    for (uint32_t i = 0; i < r->n_sieves; i++) munmap(r->sieves[i].filter, r->sieves[i].lines * LFS_FILTER_LINE);
-}
-
-/* -- sieves: made by whoever builds, looked at by T1. What is added while T1 looks says at most "perhaps" too early. */
-
-/* One that takes so many records more; NULL when there are too many. The larger there are, the fewer lines an intent looks at; what is not full is memory
- * in vain. */
-static lfs_sieve *sieve_for(lfs_runs *r, uint64_t records) {
-    static const uint64_t runs[] = {4, 16, 32};
-    uint32_t n = r->n_sieves;
-    lfs_sieve *s = n ? &r->sieves[n - 1] : NULL;
-    if (s && s->records + records <= s->most) return s;
-    if (n == LFS_SIEVES_MAX) return NULL;
-    s = &r->sieves[n];
-    s->most = r->ids_run * runs[n < 2 ? n : 2];
-    if (s->most < records) s->most = records;
-    s->lines = lfs_filter_lines(s->most);
-    size_t bytes = s->lines * LFS_FILTER_LINE;
-    s->filter = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (s->filter == MAP_FAILED) lfs_grow(NULL, (size_t)-1 / 2);
-    madvise(s->filter, bytes, MADV_HUGEPAGE);
-    r->n_sieves = n + 1;
-    return s;
-}
-
-/* How many ids of a run are in no sieve, at most. A run that was merged since has some that are. */
-static uint64_t unsifted(const lfs_runs *r, const lfs_run *run) {
-    uint64_t from = run->is.first > r->sifted ? run->is.first : r->sifted;
-    if (run->is.end <= from) return 0;
-    return run->is.records < run->is.end - from ? run->is.records : run->is.end - from;
-}
-
-static int sift(lfs_engine *e, lfs_sieve *s, const lfs_run *run) {
-    lfs_record records[LFS_RUN_BLOCK];
-    uint64_t from = e->runs.sifted, added = 0;
-    for (uint64_t block = 0; block < run->blocks; block++) {
-        int n = lfs_run_block(run, block, records);
-        if (n < 0) {
-            atomic_store(&e->runs.damaged, 1);
-            return 0;
-        }
-        int fresh = 0;
-        for (int i = 0; i < n; i++)
-            if (records[i].index >= from) records[fresh++] = records[i];
-        lfs_filter_fill(s->filter, s->lines, records, (uint64_t)fresh);
-        added += (uint64_t)fresh;
-        int failed = block % BETWEEN_BLOCKS ? 0 : lfs_runs_between(e);
-        if (failed) return failed;
-    }
-    s->records += added;
-    e->runs.sifted = run->is.end;
-    return 0;
-}
-
-int lfs_ids_sift(lfs_engine *e) {
-    lfs_runs *r = &e->runs;
-    uint64_t before = r->sifted, records = 0;
-    int failed = 0;
-    for (uint32_t i = r->list[LFS_IDS].n; i-- > 0 && r->list[LFS_IDS].runs[i].is.end > before;) records += unsifted(r, &r->list[LFS_IDS].runs[i]);
-    if (records < r->ids_run) return 0; /* a small ledger needs no sieve */
-    for (uint32_t i = 0; i < r->list[LFS_IDS].n && !failed && !atomic_load(&r->damaged); i++) {
-        const lfs_run *run = &r->list[LFS_IDS].runs[i];
-        if (run->is.end <= r->sifted) continue;
-        lfs_sieve *s = sieve_for(r, unsifted(r, run));
-        if (!s) break;
-        failed = sift(e, s, run);
-    }
-    if (r->sifted > before) lfs_ids_publish(r, NULL, 0);
-    return failed;
+    for (uint32_t i = 0; i < r->n_sieves; i++) lfs_sieve_free(&r->sieves[i]);
 }
 
 static const lfs_id_view *view_take(lfs_runs *r) {
@@ -168,14 +102,8 @@ void lfs_ids_prefetch(const lfs_ledger *l, uint64_t hash) {
     if (l->ids_before.used) __builtin_prefetch(lfs_table_line(&l->ids_before, (uint32_t)hash));
     if (!l->n_older) return;
     uint64_t key = key_of(hash);
-    for (uint32_t i = 0; i < l->older->n_sieves; i++) __builtin_prefetch(l->runs->sieves[i].filter + lfs_filter_place(l->runs->sieves[i].lines, key));
+    for (uint32_t i = 0; i < l->older->n_sieves; i++) __builtin_prefetch(lfs_sieve_line(&l->older->sieves[i], key));
     for (uint32_t i = l->n_sifted; i < l->n_older; i++) __builtin_prefetch(l->older->runs[i].filter + lfs_filter_place(l->older->runs[i].lines, key));
-}
-
-static int in_sieves(const lfs_ledger *l, uint64_t key) {
-    int found = 0;
-    for (uint32_t i = 0; i < l->older->n_sieves; i++) found |= lfs_filter_has(l->runs->sieves[i].filter, l->runs->sieves[i].lines, key);
-    return found;
 }
 
 static int is_of(lfs_ledger *l, uint32_t index, const uint8_t *id, size_t len) {
@@ -187,7 +115,7 @@ static int is_of(lfs_ledger *l, uint32_t index, const uint8_t *id, size_t len) {
 
 int64_t lfs_ids_older(lfs_ledger *l, uint64_t hash, const uint8_t *id, size_t len) {
     uint64_t key = key_of(hash);
-    uint32_t least = in_sieves(l, key) ? 0 : l->n_sifted;
+    uint32_t least = lfs_sieves_have(l->older->sieves, l->older->n_sieves, key) ? 0 : l->n_sifted;
     for (uint32_t i = l->n_older; i-- > least;) {
         const lfs_run *run = &l->older->runs[i];
         if (!lfs_filter_has(run->filter, run->lines, key)) continue;

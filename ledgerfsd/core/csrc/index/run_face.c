@@ -2,6 +2,7 @@
 #include "engine.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <unistd.h>
 #include "lfs_runs.h"
 
@@ -28,6 +29,13 @@ int lfs_run_join(const char *dir, int kind, const char **names, uint32_t n) {
     if (e->runs.damaged) failed = -1;
     lfs_engine_free(e);
     return failed;
+}
+
+void lfs_run_window(const uint64_t *records, uint32_t n, uint32_t *from, uint32_t *count) {
+    lfs_run_list list = {.runs = lfs_grow(NULL, (n + 1) * sizeof(lfs_run)), .n = n};
+    for (uint32_t i = 0; i < n; i++) list.runs[i].is.records = records[i];
+    if (!lfs_runs_window(&list, from, count)) *count = 0;
+    free(list.runs);
 }
 
 int lfs_run_past(const char *dir, const char *name, uint64_t key, uint64_t bound, lfs_past *out) {

@@ -4,12 +4,16 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define LEVEL_RECORDS 65536 /* of the lowest level, at most */
-#define WINDOW_MAX 16
 #define BETWEEN_RECORDS 65536 /* between two looks at what has come meanwhile */
 
-/* So many neighbours become one. The more, the fewer times a record is written again, and the more runs there are to look into. */
-#define FANOUT 8
+/* Runs of one level become one of the next, so many at a time. Of a ledger under load, whose runs have half a million records, a record is so written
+ * twice, however large the ledger becomes: into its run, and into one of sixteen million, which stays. The more neighbours become one, the fewer times a record
+ * is written again, and the more runs there are to look into: seven small ones, some thirty of the next level, and the large ones. */
+#define LEVEL_RECORDS 65536 /* of the lowest level, at most; of the next FANOUT times as many */
+#define FANOUT 32
+#define FANOUT_LOWEST 8 /* what a quiet ledger saves each second; writing it again costs nothing */
+#define WINDOW_MAX 64
+#define WINDOW_LEAST 8 /* neighbours that become one before they are FANOUT, because more of them would be too large */
 
 static unsigned level_of(uint64_t records) {
     unsigned level = 0;
@@ -17,20 +21,30 @@ static unsigned level_of(uint64_t records) {
     return level;
 }
 
-/* Neighbours of no higher level than the one looked at, counted from the newest; enough of them are to become one. */
-static int find_window(const lfs_run_list *list, uint32_t *from, uint32_t *count) {
-    for (unsigned level = 0; level <= level_of(LFS_RUN_RECORDS_MAX); level++) {
-        uint64_t records = 0;
-        uint32_t n = 0;
-        for (uint32_t i = list->n; i-- > 0 && n < WINDOW_MAX;) {
-            const lfs_run *run = &list->runs[i];
-            if (level_of(run->is.records) > level || records + run->is.records > LFS_RUN_RECORDS_MAX) break;
-            records += run->is.records;
-            *from = i;
-            *count = ++n;
-        }
-        if (n >= FANOUT) return 1;
+/* Neighbours of one level, counted from the newest, and what stands between them of lower ones: are they enough to become one? */
+static int find_window_of(const lfs_run_list *list, unsigned level, uint32_t *from, uint32_t *count) {
+    uint64_t records = 0;
+    uint32_t n = 0, of_level = 0;
+    for (uint32_t i = list->n; i-- > 0;) {
+        uint64_t more = list->runs[i].is.records;
+        unsigned its = level_of(more);
+        if (!n && its < level) continue; /* newer than all of this level */
+        int fits = records + more <= LFS_RUN_RECORDS_MAX;
+        if (!fits && of_level >= WINDOW_LEAST) return 1;
+        if (its > level || !fits) n = of_level = 0, records = 0;
+        if (its != level && !n) continue;
+        records += more;
+        of_level += its == level;
+        *from = i;
+        *count = ++n;
+        if (of_level == (level ? FANOUT : FANOUT_LOWEST) || n == WINDOW_MAX) return 1;
     }
+    return 0;
+}
+
+int lfs_runs_window(const lfs_run_list *list, uint32_t *from, uint32_t *count) {
+    for (unsigned level = 0; level <= level_of(LFS_RUN_RECORDS_MAX); level++)
+        if (find_window_of(list, level, from, count)) return 1;
     return 0;
 }
 
@@ -43,7 +57,7 @@ typedef struct strand { /* records in their order: those of one run, or of two s
     struct strand *older, *newer;
     const lfs_run *run; /* NULL: of two strands */
     uint64_t block;     /* of the run, the next */
-    lfs_record room[ROOM_RECORDS];
+    lfs_record room[ROOM_RECORDS + 1]; /* and one that merge_steps may look at */
 } strand;
 
 typedef struct {
@@ -54,14 +68,18 @@ typedef struct {
 
 static uint64_t left(const strand *s) { return (uint64_t)(s->end - s->at); }
 
-/* So many steps, for none of which a strand comes to its end. Of equal keys the older strand's come first, for its entries are all before. */
+/* So many steps, for none of which a strand comes to its end. Of equal keys the older strand's come first, for its entries are all before. A key is
+ * loaded a step before it is known whether it is wanted: so a step waits for a comparison, and not for memory as well. */
 static inline void merge_steps(strand *older, strand *newer, lfs_record *out, uint64_t steps) {
     const lfs_record *a = older->at, *b = newer->at;
+    uint64_t a_key = a->key, b_key = b->key;
     for (uint64_t i = 0; i < steps; i++) {
-        uint64_t newer_first = b->key < a->key;
-        out[i] = *(const lfs_record *)((uintptr_t)a ^ (((uintptr_t)a ^ (uintptr_t)b) & -newer_first)); /* of ?: a branch would be made */
-        b += newer_first;
-        a += 1 - newer_first;
+        uint64_t a_next = a[1].key, b_next = b[1].key, newer_first = -(uint64_t)(b_key < a_key);
+        out[i] = *(const lfs_record *)((uintptr_t)a ^ (((uintptr_t)a ^ (uintptr_t)b) & newer_first)); /* of ?: a branch would be made */
+        b -= (int64_t)newer_first;
+        a += 1 + (int64_t)newer_first;
+        b_key ^= (b_key ^ b_next) & newer_first;
+        a_key ^= (a_key ^ a_next) & ~newer_first;
     }
     older->at = a;
     newer->at = b;
@@ -146,6 +164,7 @@ int lfs_run_merge(lfs_engine *e, int kind, uint32_t from, uint32_t count) {
     lfs_runs *r = &e->runs;
     lfs_run_list *list = &r->list[kind];
     lfs_run made, old[WINDOW_MAX];
+    if (count > WINDOW_MAX) return EINVAL;
     int failed = write_merged(e, kind, from, count, &made);
     if (failed) return failed;
     pthread_mutex_lock(&r->turn);
@@ -171,7 +190,7 @@ int lfs_runs_merge(lfs_engine *e) {
     for (int kind = 0; kind < LFS_RUN_KINDS && !failed; kind++) {
         uint32_t from = 0, count = 0;
         while (!failed && !atomic_load(&e->runs.damaged) && e->runs.n_gone + WINDOW_MAX <= LFS_RUNS_MAX &&
-               find_window(&e->runs.list[kind], &from, &count)) failed = lfs_run_merge(e, kind, from, count);
+               lfs_runs_window(&e->runs.list[kind], &from, &count)) failed = lfs_run_merge(e, kind, from, count);
     }
     return failed;
 }

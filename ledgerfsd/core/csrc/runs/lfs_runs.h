@@ -22,6 +22,8 @@ typedef struct {
 int lfs_run_make(const char *dir, int kind, uint64_t first, uint64_t end, lfs_record *records, uint64_t n);
 /* Merge runs that follow each other into one. Returns 0, an errno, or -1: one of them is not what was written. */
 int lfs_run_join(const char *dir, int kind, const char **names, uint32_t n);
+/* Which neighbours of runs with so many records, oldest first, are to become one: *count of them from *from on, 0 for none. */
+void lfs_run_window(const uint64_t *records, uint32_t n, uint32_t *from, uint32_t *count);
 /* What the records of a key below bound come to. Returns 0, or -1: not what was written. */
 int lfs_run_past(const char *dir, const char *name, uint64_t key, uint64_t bound, lfs_past *out);
 /* cffi-end */

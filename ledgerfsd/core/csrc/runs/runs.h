@@ -21,7 +21,7 @@
 #define LFS_WORDS_STEP 32768 /* entries that are not looked at for words before T6 is woken for it */
 #define LFS_IDS_RECENT 1500000u /* ids in a table, of which there are two: 16 MiB each */
 #define LFS_IDS_RUN (1u << 20) /* entries of which a run of ids is made, when no save asks for it before */
-#define LFS_SIEVES_MAX 256
+#define LFS_SIEVES_MAX 72 /* of 2^26 ids each but the first */
 #define LFS_FILTER_BITS 12 /* for each record */
 #define LFS_FILTER_PROBES 6
 #define LFS_FILTER_LINE 64 /* bytes */
@@ -139,10 +139,11 @@ static inline int lfs_filter_has(const uint64_t *filter, uint64_t lines, uint64_
     return (int)(all & 1);
 }
 
-/* A filter of the ids of many runs, in memory: every intent looks at it. Whoever builds adds to it; what a view says is in it was added before. */
-typedef struct {
+typedef struct { /* sieves.c */
     uint64_t *filter, lines, records, most;
 } lfs_sieve;
+
+static inline uint64_t *lfs_sieve_line(const lfs_sieve *s, uint64_t key) { return s->filter + lfs_filter_place(s->lines, key); }
 
 typedef struct {
     lfs_run *runs;
@@ -155,8 +156,9 @@ typedef struct lfs_id_view { /* the runs of ids as they were at one time */
     lfs_run *closing; /* what the next one does not show */
     uint32_t n_closing, n;
     uint64_t covered;
-    uint64_t sifted;   /* the ids of all entries before are in the first n_sieves */
+    uint64_t sifted; /* the ids of all entries before are in the sieves */
     uint32_t n_sieves;
+    lfs_sieve sieves[LFS_SIEVES_MAX], ending; /* ending: what the next one does not show; filter may be NULL */
     lfs_run runs[];
 } lfs_id_view;
 
@@ -185,8 +187,8 @@ typedef struct lfs_runs {
     lfs_id_view *oldest;            /* whoever builds */
     lfs_id_view *_Atomic newest;    /* whoever builds changes it */
     const lfs_id_view *_Atomic held; /* T1 says at which it looks */
-    lfs_sieve sieves[LFS_SIEVES_MAX];
-    _Atomic uint32_t n_sieves;
+    lfs_sieve sieves[LFS_SIEVES_MAX], ending; /* changed under lock for writing; ending: one that the next view does not show any more */
+    uint32_t n_sieves;
     uint64_t sifted;
     _Atomic int damaged; /* a block was not what was written: what is listed is not saved any more */
     /* Under `turn`. */
@@ -206,8 +208,6 @@ struct lfs_engine;
 /* The list of runs of ids has changed; these are not in it any more, and are closed when T1 looks at them no more. */
 void lfs_ids_publish(lfs_runs *r, const lfs_run *closing, uint32_t n_closing);
 void lfs_ids_tidy(lfs_runs *r);
-/* Put the ids of runs into sieves that are in none yet. Returns 0, an errno, or -1 to stop for now. */
-int lfs_ids_sift(struct lfs_engine *e);
 void lfs_ids_free(lfs_runs *r);
 void lfs_ids_tail_begin(lfs_runs *r, uint64_t entries);
 void lfs_ids_tail_add(lfs_runs *r, const uint64_t *tags, uint32_t n);
@@ -215,6 +215,13 @@ void lfs_ids_tail_forget(lfs_runs *r, uint64_t begin);
 /* Records of the entries from the beginning of the tail up to *end, which comes down when they are more than `most`. */
 uint64_t lfs_ids_gather(lfs_runs *r, uint64_t *end, lfs_record *out, uint64_t most);
 int lfs_ids_enough(const lfs_runs *r);
+
+/* sieves.c */
+/* May one of them know the key of an id? */
+int lfs_sieves_have(const lfs_sieve *sieves, uint32_t n, uint64_t key);
+void lfs_sieve_free(const lfs_sieve *s);
+/* Put the ids of runs into sieves that are in none yet. Returns 0, an errno, or -1 to stop for now. */
+int lfs_ids_sift(struct lfs_engine *e);
 
 /* runs.c */
 void lfs_runs_init(lfs_runs *r, uint32_t accounts_max);
@@ -265,7 +272,9 @@ void lfs_runs_target(struct lfs_engine *e);
 int lfs_runs_flush(struct lfs_engine *e);
 void lfs_runs_flushed(struct lfs_engine *e);
 
-/* run_merge.c. Both return 0, an errno, or -1 to stop for now. */
+/* run_merge.c. Those that merge return 0, an errno, or -1 to stop for now. */
+/* Which neighbours are to become one, if any are: returns 1 or 0. Only their numbers of records are looked at. */
+int lfs_runs_window(const lfs_run_list *list, uint32_t *from, uint32_t *count);
 /* Merge `count` runs of the list into one. */
 int lfs_run_merge(struct lfs_engine *e, int kind, uint32_t from, uint32_t count);
 /* All that there are too many of. */
