@@ -115,7 +115,7 @@ void lfs_engine_free(lfs_engine *e) {
     lfs_runs_free(&e->runs);
     lfs_ledger_free(&e->ledger);
     lfs_arena_free(&e->arena);
-    void *rooms[] = {e->touched, e->offset_room, e->leaf_room, e->mth_room, e->tile_room, e->pointer_room, e->length_room, e->saved_table, e->saved_runs};
+    void *rooms[] = {e->touched, e->offset_room, e->leaf_room, e->mth_room, e->tile_room, e->pointer_room, e->length_room, e->saved_table, e->saved_runs, e->replay_quick};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) free(rooms[i]);
     int fds[] = {e->journal_dir, e->hashes_dir, e->runs_dir, e->wakeup};
     for (int i = 0; i < 4; i++)

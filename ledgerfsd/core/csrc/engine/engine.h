@@ -150,7 +150,8 @@ struct lfs_engine {
     /* replay: the batch in hand */
     const uint8_t **replay_bytes;
     uint32_t *replay_len;
-    uint32_t replay_n;
+    lfs_quick *replay_quick; /* those that were read quickly; tx 0: it was not */
+    uint32_t replay_n, replay_quick_size;
     uint64_t replay_first, replay_segment, total_bytes, done_bytes, replayed, cut_bytes;
 };
 

@@ -233,6 +233,22 @@ static const char *check_form(const uint8_t *bytes, uint32_t len, uint64_t index
     return NULL;
 }
 
+/* The same for one that can be read quickly: then all of it is in e->replay_quick[n], and it is no seal and no policy. 0: it cannot, or its place in the
+ * journal is wrong. */
+static int form_quick(lfs_engine *e, const cursor *c, const uint8_t *bytes, uint32_t len, uint32_t n, uint64_t index, uint64_t *time) {
+    if (n >= e->replay_quick_size) {
+        e->replay_quick_size = n + n / 2 + 1024;
+        e->replay_quick = lfs_grow(e->replay_quick, e->replay_quick_size * sizeof *e->replay_quick);
+    }
+    lfs_quick *entry = &e->replay_quick[n];
+    if (c->at + LFS_QUICK_BEYOND <= c->size && lfs_quick_read(&e->ledger, bytes, len, entry) && entry->tx && entry->index == index && entry->time > *time) {
+        *time = entry->time;
+        return 1;
+    }
+    *entry = (lfs_quick){0};
+    return 0;
+}
+
 static int number_is(lfs_text token, uint64_t expected) {
     uint64_t value;
     return lfs_entry_u64(token, &value) == 0 && value == expected;
@@ -244,9 +260,8 @@ static int number_is(lfs_text token, uint64_t expected) {
 static const char *check_seal(lfs_engine *e, const lfs_entry *seal, uint64_t first, uint32_t n, const uint8_t *policy, int early,
                               lfs_frontier *after, int *history) {
     uint8_t tx_root[32], log_root[32], state_root[32]; /* whether that is right is seen when the state tree is made */
-    lfs_mth(e->leaf_room, n, e->mth_room, tx_root);
     *after = e->frontier;
-    lfs_frontier_append(after, e->leaf_room, n);
+    e->n_tiles = lfs_frontier_append_batch(after, e->leaf_room, n, e->mth_room, e->tile_room, tx_root);
     lfs_frontier_root(after, log_root);
     int chained = lfs_hash_is(seal->prev, e->prev_seal), logged = lfs_hash_is(seal->log_root, log_root);
     if (!number_is(seal->height, e->ledger.height) || !number_is(seal->first, first) || !number_is(seal->count, n) || (!n && (!first || !seal->state_root.p)))
@@ -282,7 +297,10 @@ static const char *apply_batch(lfs_engine *e, uint32_t n, uint64_t *tags, uint64
     for (uint32_t i = 0; i + 1 < n; i++) {
         e->replay_n = i;
         *bad = first + i;
-        if (lfs_replay_entry(l, first + i, e->replay_bytes[i], e->replay_len[i], &tags[i], &tx, reason)) return reason;
+        const lfs_quick *quick = &e->replay_quick[i];
+        lfs_quick_prefetch(l, quick, n - 1 - i);
+        if (quick->tx ? lfs_replay_quick(l, quick, e->replay_len[i], &tags[i], &tx, reason)
+                      : lfs_replay_entry(l, first + i, e->replay_bytes[i], e->replay_len[i], &tags[i], &tx, reason)) return reason;
         if (tags[i]) lfs_table_load(&l->ids, tags[i], (uint32_t)(first + i));
         if (tx) txs[tx - tx_before] = first + i;
     }
@@ -311,14 +329,15 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
             *why = "a batch is larger than any";
             return 0;
         }
-        if ((*why = check_form(bytes, len, first + n, &time, &is_seal, &entry))) return 0;
+        int quick = form_quick(e, c, bytes, len, n, first + n, &time);
+        if (!quick && (*why = check_form(bytes, len, first + n, &time, &is_seal, &entry))) return 0;
         if (!n) early = time <= l->last_time && first;
         lfs_rooms(e, n + 1);
         e->offset_room[n] = begin;
         begin += 2 + len;
         e->replay_bytes[n] = bytes;
         e->replay_len[n++] = len;
-        if (lfs_text_is(entry.t, "policy/1")) policies = n;
+        if (!quick && lfs_text_is(entry.t, "policy/1")) policies = n;
     }
     lfs_frontier after;
     lfs_leaf_hashes(e->replay_bytes, e->replay_len, n, e->leaf_room);
@@ -342,7 +361,10 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
         return -1;
     }
     if (policies) memcpy(l->policy_leaf, policy, 32);
-    lfs_batch batch = {first, n, e->offset_room, e->leaf_room, txs, (uint32_t)(l->next_tx - tx_before), NULL, 0};
+    memcpy(e->prev_seal, e->leaf_room + 32ull * (n - 1), 32);
+    e->n_tiles += lfs_frontier_append_tiles(&after, e->prev_seal, 1, e->tile_room + 32 * e->n_tiles);
+    e->frontier = after;
+    lfs_batch batch = {first, n, e->offset_room, e->leaf_room, txs, (uint32_t)(l->next_tx - tx_before), e->tile_room, e->n_tiles};
     int failed = lfs_project(e, &batch);
     if (!failed) lfs_ids_tail_add(&e->runs, tags, n);
     free(txs);
@@ -350,17 +372,16 @@ static int replay_batch(lfs_engine *e, cursor *c, const char **why, uint64_t *ba
         lfs_fail_api(e, "runs/ or hashes/ cannot be written: %s", strerror(errno));
         return -2;
     }
-    memcpy(e->prev_seal, e->leaf_room + 32ull * (n - 1), 32);
-    e->frontier = after;
-    lfs_frontier_append(&e->frontier, e->prev_seal, 1);
     e->stream_end = begin;
     l->next_index = first + n;
     l->last_time = time;
     l->height++;
     e->replayed += n;
     publish_replayed(e, time);
-    for (uint32_t i = 0; i < l->n_posted; i++)
+    for (uint32_t i = 0; i < l->n_posted; i++) {
+        if (i + LFS_QUICK_AHEAD < l->n_posted) __builtin_prefetch(&e->runs.heads[l->posted[i + LFS_QUICK_AHEAD].ordinal], 1);
         lfs_tail_add(&e->runs, l->posted[i].ordinal, l->posted[i].index, l->posted[i].len, l->posted[i].states);
+    }
     failed = lfs_runs_step(e);
     if (failed) lfs_fail_api(e, "indexes/ cannot be written: %s", strerror(failed));
     return failed ? -2 : 1;
@@ -485,6 +506,9 @@ int lfs_replay(lfs_engine *e, uint64_t bytes, lfs_progress *progress) {
     e->replay_segment = more == 1 ? c.segment : good.segment;
     *progress = (lfs_progress){e->replayed, e->cut_bytes, e->stream_end, e->total_bytes};
     if (more == 1) return 1;
+    free(e->replay_quick);
+    e->replay_quick = NULL;
+    e->replay_quick_size = 0;
     const char *advice = UNTOUCHED;
     if (more == -2) return -2;
     uint32_t damaged = good.segment;

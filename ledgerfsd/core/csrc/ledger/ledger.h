@@ -6,6 +6,7 @@
 #include "intent.h"
 #include "lfs_codes.h"
 #include "lfs_core.h"
+#include "quick_text.h"
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -119,6 +120,7 @@ typedef struct lfs_ledger {
     uint64_t now_ns, time_before; /* the clock as of the intent in hand; last_time before the entry in hand */
     uint64_t seed;
     lfs_second second; /* of last_time, as text */
+    lfs_quick_second read_second; /* of the entry read last by lfs_quick_read */
     uint8_t policy_leaf[32];
     uint64_t incarnation;
     uint32_t *system, n_system, system_size; /* indexes of key/1 and restore/1 */
@@ -231,6 +233,20 @@ static inline int lfs_text_is(lfs_text text, const char *word) {
     size_t len = strlen(word);
     return text.len == len && memcmp(text.p, word, len) == 0;
 }
+
+/* entry_quick.c: a txn/1 of two postings as nearly all are, with its numbers. */
+typedef struct {
+    const uint8_t *account, *currency; /* three letters */
+    uint64_t hash, prev, amount, credits, debits;
+    uint8_t account_len, decimals, debit;
+} lfs_quick_posting;
+typedef struct {
+    uint64_t index, time, tx, tag;
+    lfs_quick_posting of[2];
+} lfs_quick;
+/* 1: the entry is canonical, and all that it says is in *out, but for what replay does not ask (intent, reference, type); 0: it is to be read by lfs_entry_read.
+ * LFS_QUICK_BEYOND bytes behind it must be readable. */
+int lfs_quick_read(lfs_ledger *l, const uint8_t *bytes, uint32_t len, lfs_quick *out);
 lfs_text lfs_entry_id(const uint8_t *bytes, uint32_t len);     /* len 0: none */
 lfs_text lfs_entry_kind(const uint8_t *bytes, uint32_t len);
 lfs_text lfs_entry_intent(const uint8_t *bytes, uint32_t len); /* hex hash of the intent */
@@ -290,6 +306,11 @@ void lfs_expire(lfs_ledger *l, uint64_t now_ns);
 /* replay.c */
 /* Apply a verified entry. Returns 0, or -1 with the reason in why (256 bytes). *tag gets the tag of its id, *tx its number. */
 int lfs_replay_entry(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint32_t len, uint64_t *tag, uint64_t *tx, char *why);
+/* The same for one that was read quickly. */
+int lfs_replay_quick(lfs_ledger *l, const lfs_quick *entry, uint32_t len, uint64_t *tag, uint64_t *tx, char *why);
+/* Fetch what the entries will need that come LFS_QUICK_AHEAD and half as many behind this one, of the n from it on. */
+#define LFS_QUICK_AHEAD 16
+void lfs_quick_prefetch(lfs_ledger *l, const lfs_quick *entry, uint32_t n);
 
 static inline void lfs_posting_note(lfs_ledger *l, uint32_t ordinal, uint64_t index, uint32_t len, int states) {
     if (l->n_posted == l->posted_size) {

@@ -20,50 +20,61 @@ static int applied_here(const place *at, uint32_t ordinal) {
     return 0;
 }
 
-/* Number of a canonical amount with the unit's decimals; -1 when it is none. */
-static int amount_of(lfs_text text, unsigned decimals, u128 *out) {
-    lfs_amount amount;
-    if (!text.p || lfs_amount_parse(text.p, text.len, &amount) || amount.decimals != decimals) return -1;
-    *out = amount.value;
-    return 0;
+/* What a member of a posting says. decimals: NO_FIGURE when it is not there, BAD_FIGURE when it is no amount; no currency has so many. */
+typedef lfs_amount figure;
+enum { NO_FIGURE = 254, BAD_FIGURE };
+
+typedef struct {
+    lfs_text account, currency;
+    uint64_t hash, prev;
+    figure amount, debits, credits, held_debits, held_credits;
+    int debit, prev_bad;
+} leg;
+
+static figure figure_of(lfs_text text) {
+    figure found = {0, NO_FIGURE};
+    if (!text.p) return found;
+    return lfs_amount_parse(text.p, text.len, &found) ? (figure){0, BAD_FIGURE} : found;
 }
 
-static int apply_total(lfs_text text, unsigned decimals, u128 expected, u128 *total) {
-    u128 after;
-    if (!text.p) return 0;
-    if (amount_of(text, decimals, &after) || after != expected) return -1;
-    *total = after;
+/* Number of a canonical amount with the unit's decimals; -1 when it is none. */
+static int amount_of(lfs_text text, unsigned decimals, u128 *out) {
+    figure found = figure_of(text);
+    *out = found.value;
+    return found.decimals == decimals ? 0 : -1;
+}
+
+static int apply_total(figure said, unsigned decimals, u128 expected, u128 *total) {
+    if (said.decimals == NO_FIGURE) return 0;
+    if (said.decimals != decimals || said.value != expected) return -1;
+    *total = said.value;
     return 0;
 }
 
 /* One posting. held: +1 reserves, -1 releases `released`, 0 does neither. */
-static int apply_posting(lfs_ledger *l, place *at, const lfs_entry_posting *posting, int totals, int held, u128 released,
-                         u128 *amount, char *why) {
-    uint64_t prev;
-    uint32_t ordinal =
-        lfs_name_find(l, lfs_hash(l, posting->account.p, posting->account.len), posting->account.p, posting->account.len);
+static int apply_posting(lfs_ledger *l, place *at, const leg *posting, int totals, int held, u128 released, char *why) {
+    uint32_t ordinal = lfs_name_find(l, posting->hash, posting->account.p, posting->account.len);
     if (ordinal == LFS_NONE) FAIL("a posting names an account that does not exist");
     lfs_state *state = &l->state[ordinal];
     const lfs_currency *unit = &l->currencies[l->info[ordinal].currency];
     int again = applied_here(at, ordinal); /* the second posting of the account in this entry */
     at->ordinals[at->n] = ordinal;
     at->applied[at->n++] = again;
-    if (!lfs_text_is(posting->currency, unit->code) || amount_of(posting->amount, unit->decimals, amount))
+    if (!lfs_text_is(posting->currency, unit->code) || posting->amount.decimals != unit->decimals)
         FAIL("a posting's amount or currency does not fit its account");
     int is_new = 1;
     for (uint32_t i = 0; i + 1 < at->n && is_new; i++) is_new = at->ordinals[i] != ordinal;
     if (is_new) lfs_posting_note(l, ordinal, at->index, at->len, (totals ? 1 : 0) | (held ? 2 : 0));
     if (!again && state->last_index >= at->index) return 0; /* the saved state is newer */
-    if (lfs_entry_u64(posting->prev, &prev) || (!again && prev != state->last_index))
-        FAIL("prev of a posting is not the account's previous entry");
-    int debit = lfs_text_is(posting->side, "debit");
+    if (posting->prev_bad || (!again && posting->prev != state->last_index)) FAIL("prev of a posting is not the account's previous entry");
+    int debit = posting->debit;
     lfs_state after = *state;
-    u128 hold = held > 0 ? *amount : released;
+    u128 amount = posting->amount.value, hold = held > 0 ? amount : released;
     u128 held_debits = after.held_debits + (debit && held ? (held > 0 ? hold : -hold) : 0);
     u128 held_credits = after.held_credits + (!debit && held ? (held > 0 ? hold : -hold) : 0);
-    if (totals && (!posting->debits.p || !posting->credits.p)) FAIL("a posting lacks its totals");
-    if (apply_total(posting->debits, unit->decimals, after.debits + (debit && totals ? *amount : 0), &after.debits) ||
-        apply_total(posting->credits, unit->decimals, after.credits + (!debit && totals ? *amount : 0), &after.credits) ||
+    if (totals && (posting->debits.decimals == NO_FIGURE || posting->credits.decimals == NO_FIGURE)) FAIL("a posting lacks its totals");
+    if (apply_total(posting->debits, unit->decimals, after.debits + (debit && totals ? amount : 0), &after.debits) ||
+        apply_total(posting->credits, unit->decimals, after.credits + (!debit && totals ? amount : 0), &after.credits) ||
         apply_total(posting->held_debits, unit->decimals, held_debits, &after.held_debits) ||
         apply_total(posting->held_credits, unit->decimals, held_credits, &after.held_credits))
         FAIL("the totals after a posting do not follow from those before");
@@ -151,6 +162,18 @@ static int balanced(const balance *b) {
     return 1;
 }
 
+static leg leg_read(const lfs_ledger *l, const lfs_entry_posting *said) {
+    leg found = {.account = said->account, .currency = said->currency, .hash = lfs_hash(l, said->account.p, said->account.len)};
+    found.prev_bad = lfs_entry_u64(said->prev, &found.prev) != 0;
+    found.debit = lfs_text_is(said->side, "debit");
+    found.amount = figure_of(said->amount);
+    found.debits = figure_of(said->debits);
+    found.credits = figure_of(said->credits);
+    found.held_debits = figure_of(said->held_debits);
+    found.held_credits = figure_of(said->held_credits);
+    return found;
+}
+
 /* txn/1, hold/1, post/1, void/1 */
 static int replay_postings(lfs_ledger *l, place *at, const lfs_entry *e, char *why) {
     int is_hold = lfs_text_is(e->t, "hold/1"), is_post = lfs_text_is(e->t, "post/1"), is_void = lfs_text_is(e->t, "void/1");
@@ -168,9 +191,10 @@ static int replay_postings(lfs_ledger *l, place *at, const lfs_entry *e, char *w
     int more;
     sums.n = 0;
     while ((more = lfs_entry_posting_next(e->postings, &p, &posting)) == 1 && at->n < LFS_POSTINGS_MAX) {
-        if (apply_posting(l, at, &posting, !is_hold && !is_void, is_hold ? 1 : h ? -1 : 0, h ? h->amount : 0, &amount, why))
-            return -1;
-        balance_add(&sums, l->info[at->ordinals[at->n - 1]].currency, lfs_text_is(posting.side, "debit"), amount);
+        leg one = leg_read(l, &posting);
+        if (apply_posting(l, at, &one, !is_hold && !is_void, is_hold ? 1 : h ? -1 : 0, h ? h->amount : 0, why)) return -1;
+        amount = one.amount.value;
+        balance_add(&sums, l->info[at->ordinals[at->n - 1]].currency, one.debit, amount);
     }
     if (more != 0 || at->n < 2) FAIL("the postings are not a list of at least two");
     if (!balanced(&sums)) FAIL("its debits and credits differ");
@@ -228,4 +252,49 @@ int lfs_replay_entry(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint32
     int own = lfs_system_replay(l, index, bytes, len, &e, why);
     if (own <= 0) return own;
     FAIL("an entry of kind %.*s stands where it cannot", (int)(e.t.len < 40 ? e.t.len : 40), (const char *)e.t.p);
+}
+
+/* -- what was read quickly */
+
+static leg leg_quick(const lfs_quick_posting *said) {
+    const figure none = {0, NO_FIGURE};
+    return (leg){.account = {said->account, said->account_len}, .currency = {said->currency, 3}, .hash = said->hash, .prev = said->prev,
+                 .amount = {said->amount, said->decimals}, .debits = {said->debits, said->decimals}, .credits = {said->credits, said->decimals},
+                 .held_debits = none, .held_credits = none, .debit = said->debit};
+}
+
+int lfs_replay_quick(lfs_ledger *l, const lfs_quick *entry, uint32_t len, uint64_t *tag, uint64_t *tx, char *why) {
+    place at;
+    balance sums;
+    at.index = entry->index, at.len = len, at.tx = entry->tx, at.n = 0;
+    sums.n = 0;
+    *tag = entry->tag;
+    *tx = entry->tx;
+    if (entry->tx != l->next_tx) FAIL("the transaction number does not follow");
+    l->next_tx++;
+    for (int i = 0; i < 2; i++) {
+        leg one = leg_quick(&entry->of[i]);
+        if (apply_posting(l, &at, &one, 1, 0, 0, why)) return -1;
+        balance_add(&sums, l->info[at.ordinals[i]].currency, one.debit, one.amount.value);
+    }
+    if (!balanced(&sums)) FAIL("its debits and credits differ");
+    return 0;
+}
+
+void lfs_quick_prefetch(lfs_ledger *l, const lfs_quick *entry, uint32_t n) {
+    if (n > LFS_QUICK_AHEAD) {
+        const lfs_quick *far = entry + LFS_QUICK_AHEAD;
+        __builtin_prefetch(lfs_table_line(&l->ids, (uint32_t)far->tag), 1);
+        for (int i = 0; i < 2; i++) __builtin_prefetch(lfs_table_line(&l->names, (uint32_t)far->of[i].hash));
+    }
+    if (n <= LFS_QUICK_AHEAD / 2) return;
+    const lfs_quick *near = entry + LFS_QUICK_AHEAD / 2;
+    for (int i = 0; i < 2; i++) {
+        uint32_t found = lfs_table_likely(&l->names, near->of[i].hash);
+        if (!found) continue;
+        const lfs_info *info = &l->info[found - 1];
+        __builtin_prefetch(info);
+        __builtin_prefetch((const uint8_t *)(info + 1) - 1);
+        lfs_prefetch_state(&l->state[found - 1]);
+    }
 }
