@@ -666,6 +666,17 @@ class Engine:
 
     # -- saving
 
+    def wait_entries(self, entries: int, seconds: float) -> bool:
+        """Wait until so many entries are committed; False when time is over before, or ``stop_waiting`` was called.
+
+        One thread at a time.
+        """
+        return bool(lib.lfs_save_wait(self._handle, entries, round(seconds * 1000)))
+
+    def stop_waiting(self) -> None:
+        """End the wait for entries, now and for good."""
+        lib.lfs_save_wait_end(self._handle)
+
     def save(self) -> SavedState:
         """Mark, tables and the account pages changed since the last ``saved(True)``; hashes/ and runs/ are synced up to the mark.
 

@@ -20,11 +20,7 @@ from ledgerfsd.state.tip import Mark, Tip
 
 SHORTEST_SECONDS: Final = 1.0
 LONGEST_SECONDS: Final = 10.0
-ENTRIES_BETWEEN: Final = 1_000_000  # some seconds of replay: never more, whatever a save costs
-ENTRIES_SOON: Final = 250_000  # so many are worth a save, if it is a quick one
-SOON_FACTOR: Final = (
-    3  # then a save that took t seconds is followed by 3 t without one: what it takes is mostly waiting for the disk
-)
+ENTRIES_SOON: Final = 500_000  # half a second of replay or so: then whatever a save costs. Fewer would make small runs
 COST_FACTOR: Final = 10  # a save that took t seconds is followed by 10 t without one: at most a tenth of one core
 
 log = structlog.get_logger()
@@ -39,7 +35,7 @@ class Projector:
         self._index = index
         self._saved_entries = saved_entries
         self._wait_seconds = SHORTEST_SECONDS
-        self._wait_soon = SHORTEST_SECONDS
+        self._next_entries = saved_entries + ENTRIES_SOON  # with so many in the journal, it saves at once
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
         self.trouble = ""  # why the last save failed; "" when it did not
@@ -51,6 +47,7 @@ class Projector:
     def stop(self) -> None:
         """End the thread. Idempotent."""
         self._stop.set()
+        self._engine.stop_waiting()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -60,26 +57,17 @@ class Projector:
         return self._engine.counts().entries - self._saved_entries
 
     def _run(self) -> None:
-        waited = 0.0
-        while not self._stop.wait(SHORTEST_SECONDS):
-            waited += SHORTEST_SECONDS
-            if self._due(waited):
+        while not self._stop.is_set():
+            self._engine.wait_entries(self._next_entries, self._wait_seconds)
+            if not self._stop.is_set():
                 self.attempt()
-                waited = 0.0
-
-    def _due(self, waited: float) -> bool:
-        lag = self.lag_entries
-        return (
-            waited >= self._wait_seconds
-            or lag >= ENTRIES_BETWEEN
-            or (lag >= ENTRIES_SOON and waited >= self._wait_soon)
-        )
 
     def attempt(self, *, last: bool = False) -> None:
         """Save if there is anything to save; trouble is kept in ``trouble``. ``last``: nothing is saved after this."""
         # Indexes that are not what was written are to be made anew by the next start: that is told by a save without them.
         if self.lag_entries == 0 and not (last and self._engine.indexes().trouble):
             return
+        self._next_entries = self._engine.counts().entries + ENTRIES_SOON  # unless it succeeds: not again at once
         if self._engine.failure:
             return  # read-only: what reached the disk is uncertain, and the next start decides it from the journal
         began = time.monotonic()
@@ -89,14 +77,14 @@ class Projector:
             if not self.trouble:
                 log.error("the index cannot be saved; trying again", error=str(error))
             self.trouble = f"the projections are not saved (the next start replays more): {error}"
-            self._wait_seconds = self._wait_soon = LONGEST_SECONDS
+            self._wait_seconds = LONGEST_SECONDS
             return
         if self.trouble:
             log.info("the index is saved again")
         self.trouble = ""
         cost = time.monotonic() - began
         self._wait_seconds = min(max(cost * COST_FACTOR, SHORTEST_SECONDS), LONGEST_SECONDS)
-        self._wait_soon = cost * SOON_FACTOR
+        self._next_entries = self._saved_entries + ENTRIES_SOON
 
     def save_now(self) -> None:
         """Save in the calling thread. Raises OSError, lmdb.Error or StoreError. One thread at a time."""

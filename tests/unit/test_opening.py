@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -188,8 +189,10 @@ class Disk(IndexStore):
     """An index on a disk that refuses for a while."""
 
     full = False
+    asked = 0
 
     def save(self, state: SavedState, tip: bytes) -> None:
+        self.asked += 1
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         super().save(state, tip)
@@ -232,6 +235,74 @@ def test_projector_saves_by_itself_and_is_lazy(store: Path, monkeypatch: pytest.
         assert (store / "index.lmdb" / "data.mdb").stat().st_mtime_ns == saved
     with opened(store) as again:
         assert again.engine.recovery.replayed == 0
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def by_entries_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is saved in the next hour is saved because a hundred entries have come."""
+    monkeypatch.setattr(projectors, "SHORTEST_SECONDS", 3600.0)
+    monkeypatch.setattr(projectors, "LONGEST_SECONDS", 3600.0)
+    monkeypatch.setattr(projectors, "ENTRIES_SOON", 100)
+
+
+@pytest.mark.usefixtures("by_entries_only")
+def test_so_many_entries_are_saved_at_once_and_fewer_are_not(filled: Path) -> None:
+    """So what a start after a crash under load has to replay is bounded, however long the projector would wait otherwise."""
+    with opened(filled, close=False) as store:
+        store.projector.start()
+        for _ in range(3):
+            submit(store, *[pay("0.01")] * 60)  # and a seal
+            time.sleep(0.05)
+            assert store.projector.lag_entries == 61
+            submit(store, *[pay("0.01")] * 60)
+            wait_until(lambda: store.projector.lag_entries == 0)
+        store.projector.stop()
+    with opened(filled) as again:
+        assert again.engine.recovery.replayed == 0
+
+
+@pytest.mark.usefixtures("by_entries_only")
+def test_a_disk_that_refuses_is_not_asked_again_at_once(filled: Path) -> None:
+    """Though there are too many entries already: only when so many have come again."""
+    store = open_store(Layout(filled), segment_bytes=SIZE)
+    store.index.close()
+    disk = Disk(filled / "index.lmdb")
+    disk.full = True
+    projector = Projector(store.engine, disk, saved_entries=store.engine.counts().entries)
+    store.engine.start()
+    projector.start()
+    for saves in (1, 2):
+        submit(store, *[pay("0.01")] * 60)
+        submit(store, *[pay("0.01")] * 60)
+        wait_until(lambda saves=saves: disk.asked == saves)  # type: ignore[misc]
+        time.sleep(0.05)
+        assert disk.asked == saves
+    began = time.monotonic()
+    projector.stop()
+    assert time.monotonic() - began < 60, "a wait of an hour ends at once"
+    store.engine.close()
+    disk.close()
+
+
+def test_waiting_for_entries_ends_with_them_or_the_time(filled: Path) -> None:
+    with opened(filled) as store:
+        now = store.engine.counts().entries
+        assert store.engine.wait_entries(now, 3600.0)
+        assert not store.engine.wait_entries(now + 1, 0.01)
+        waiter = threading.Thread(target=store.engine.wait_entries, args=(now + 2, 3600.0))
+        waiter.start()
+        submit(store, pay())
+        waiter.join(30)
+        assert not waiter.is_alive()
+        store.engine.stop_waiting()
+        assert not store.engine.wait_entries(now + 100, 3600.0)
 
 
 def test_saving_under_load_loses_nothing(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,6 +291,9 @@ lfs_proof *lfs_take_proof(lfs_engine *e);
 void lfs_proof_free(lfs_proof *p);
 
 /* -- saving the projection */
+/* Wait until so many entries are committed (1), or the time is over or lfs_save_wait_end was called (0). One thread at a time. */
+int lfs_save_wait(lfs_engine *e, uint64_t entries, uint64_t milliseconds);
+void lfs_save_wait_end(lfs_engine *e); /* nobody waits any more, nor ever again */
 /* Pause, wait until memory and disk agree, write the mark (80 bytes) and copy the small tables; sync hashes/ and runs/. */
 int lfs_save_begin(lfs_engine *e, uint8_t *mark);
 size_t lfs_save_table(lfs_engine *e, const char *name, const uint8_t **bytes);

@@ -77,6 +77,7 @@ lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t a
     pthread_cond_init(&e->to_hash, NULL);
     pthread_cond_init(&e->hashed, NULL);
     pthread_cond_init(&e->quiet, NULL);
+    lfs_saver_init(e);
     e->queue_tail = &e->queue;
     e->done_tail = &e->done;
     e->wakeup = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -142,6 +142,13 @@ struct lfs_engine {
 
     lfs_runs runs; /* see runs.h */
 
+    struct { /* who waits for so many entries, to save them; see lfs_save_wait */
+        pthread_mutex_t lock;
+        pthread_cond_t due;
+        _Atomic uint64_t entries; /* UINT64_MAX: nobody waits, or he has been woken */
+        int ended;
+    } saver;
+
     lfs_arena arena;
     uint8_t *saved_table; /* copies made by lfs_save_begin */
     uint64_t saved_bytes, saved_at[4], *saving, saving_words;
@@ -239,6 +246,14 @@ int lfs_balance_text(lfs_engine *e, const lfs_account_view *account, uint8_t out
 /* recover.c */
 int lfs_hash_is(lfs_text text, const uint8_t hash[32]);
 int lfs_mark_write(lfs_engine *e, uint8_t *mark);
+
+/* save.c */
+void lfs_saver_init(lfs_engine *e);
+void lfs_saver_wake(lfs_engine *e);
+/* T2, after every commit. A wake-up that falls between the waiter's look and his wait is made up for by the next commit. */
+static inline void lfs_saver_tell(lfs_engine *e) {
+    if (e->counts.entries >= atomic_load_explicit(&e->saver.entries, memory_order_relaxed)) lfs_saver_wake(e);
+}
 
 /* read.c */
 const uint8_t *lfs_entry_at(lfs_engine *e, uint64_t index, uint32_t *len);

@@ -3,6 +3,7 @@
 #include "engine.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PAGE_ACCOUNTS 64
@@ -19,6 +20,50 @@ static void pause_threads(lfs_engine *e, int on) {
     pthread_cond_broadcast(&e->to_apply);
     while (on && !e->paused && e->running && e->stopping < 2) pthread_cond_wait(&e->quiet, &e->lock);
     pthread_mutex_unlock(&e->lock);
+}
+
+/* -- when to save */
+
+void lfs_saver_init(lfs_engine *e) {
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&e->saver.due, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&e->saver.lock, NULL);
+    atomic_store(&e->saver.entries, UINT64_MAX);
+}
+
+void lfs_saver_wake(lfs_engine *e) {
+    pthread_mutex_lock(&e->saver.lock);
+    atomic_store(&e->saver.entries, UINT64_MAX);
+    pthread_cond_broadcast(&e->saver.due);
+    pthread_mutex_unlock(&e->saver.lock);
+}
+
+int lfs_save_wait(lfs_engine *e, uint64_t entries, uint64_t milliseconds) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    uint64_t ns = (uint64_t)until.tv_nsec + milliseconds % 1000 * 1000000;
+    until.tv_sec += (time_t)(milliseconds / 1000 + ns / LFS_NS_PER_S);
+    until.tv_nsec = (long)(ns % LFS_NS_PER_S);
+    pthread_mutex_lock(&e->saver.lock);
+    atomic_store(&e->saver.entries, entries);
+    int late = 0;
+    while (!e->saver.ended && !late && atomic_load(&e->entries) < entries) {
+        late = pthread_cond_timedwait(&e->saver.due, &e->saver.lock, &until) == ETIMEDOUT;
+        if (atomic_load(&e->saver.entries) == UINT64_MAX) break;
+    }
+    atomic_store(&e->saver.entries, UINT64_MAX);
+    pthread_mutex_unlock(&e->saver.lock);
+    return atomic_load(&e->entries) >= entries;
+}
+
+void lfs_save_wait_end(lfs_engine *e) {
+    pthread_mutex_lock(&e->saver.lock);
+    e->saver.ended = 1;
+    pthread_cond_broadcast(&e->saver.due);
+    pthread_mutex_unlock(&e->saver.lock);
 }
 
 /* policy: leaf of the newest policy entry, closed period, incarnation; registered currencies; indexes of entries of the ledger's own */

@@ -230,5 +230,6 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
     e->stream_end += g->used;
     publish(e, g, n, state_root != NULL);
     lfs_state_published(e, g, state_root != NULL);
+    lfs_saver_tell(e);
     return 0;
 }
