@@ -66,7 +66,9 @@ class Verifier:
         roots: Sequence[int] = (),
         jobs: int | None = None,
     ) -> None:
-        """Begin. ``limit``: verify so many entries, all of which must count; None: as many as count.
+        """Begin. Raises StoreError when the system does not give the address space that it takes.
+
+        ``limit``: verify so many entries, all of which must count; None: as many as count.
 
         ``trusted``: the hashes of so many entries are taken on trust, from ``hashes/``; a seal must end there.
         ``roots``: sizes of which ``root`` will be asked. ``jobs``: threads besides the one that reads (None: one a processor).
@@ -83,6 +85,11 @@ class Verifier:
         listed = ffi.from_buffer(applied.indexes)
         task.indexes, task.indexes_len = listed, len(applied.indexes)
         task.jobs, task.accounts_max = jobs or len(os.sched_getaffinity(0)), limits.ACCOUNTS_MAX
+        if wanted := lib.lfs_verify_room(task.accounts_max):
+            raise StoreError(
+                f"verifying takes {wanted >> 20:,} MiB of address space (most of it is never used), and the system gives less",
+                hint="raise the limit of the process (ulimit -v), or vm.overcommit_ratio if vm.overcommit_memory is 2",
+            )
         sizes = sorted(set(roots))
         self._handle = ffi.gc(lib.lfs_verify_begin(task, sizes, len(sizes)), lib.lfs_verify_free)
 

@@ -6,6 +6,8 @@ import json
 import random
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +21,7 @@ from ledgerfsd.core.hashing import Frontier, leaf_hashes, mth
 from ledgerfsd.core.pure.canonical import dump
 from ledgerfsd.core.pure.journal import recover
 from ledgerfsd.core.verifier import Applied, Verifier
-from ledgerfsd.errors import DamageError
+from ledgerfsd.errors import DamageError, StoreError
 from ledgerfsd.journal.fsck import Check
 from ledgerfsd.journal.layout import Layout, create
 from ledgerfsd.merkle import note
@@ -291,6 +293,25 @@ def test_another_state_root_though_every_seal_fits(tmp_path: Path) -> None:
     reseal(layout, entries, roots={place: "ab" * 32})
     (found,) = problems(layout)
     assert found == f"damage journal/{0:020}.seg {place}: its state_root is not that of the accounts"
+
+
+def limited(layout: Layout, kibibytes: int) -> subprocess.CompletedProcess[str]:
+    """``ledgerfs verify`` in a process that may have so much address space."""
+    command = [sys.executable, "-m", "ledgerfsd.cli.main", "verify", "--store", str(layout.root), "--jobs", "2"]
+    shell = ["bash", "-c", f'ulimit -v {kibibytes}; exec "$@"', "verify", *command]
+    return subprocess.run(shell, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_address_space_that_is_limited(good: Layout) -> None:
+    """It takes some for as many accounts as there may ever be, but none for each state root; without it there is an error, and no crash."""
+    enough = limited(good, 5_000_000)
+    assert (enough.returncode, enough.stderr) == (0, "")
+    assert enough.stdout.startswith("verified ")
+    little = limited(good, 3_000_000)
+    assert little.returncode == StoreError.exit_code
+    assert little.stderr.startswith("ledgerfs: verifying takes ")
+    assert "ulimit -v" in little.stderr
+    assert little.stderr.count("\n") == 1
 
 
 def test_nothing_of_the_store_is_changed(good: Layout) -> None:

@@ -31,6 +31,8 @@ typedef struct { /* what was found wrong */
 /* Places in lfs_verify_differs. */
 enum { LFS_V_OFFSETS, LFS_V_TRANSACTIONS, LFS_V_BLOCKS, LFS_V_HASHES, LFS_V_FILES = 7 };
 
+/* How many bytes of address space lfs_verify_begin would want in vain; 0: they can be had. */
+uint64_t lfs_verify_room(uint32_t accounts_max);
 /* The threads begin at once. Roots are kept of the whole and of the sizes wanted, which rise. */
 lfs_verify *lfs_verify_begin(const lfs_verify_task *task, const uint64_t *wanted, uint32_t n_wanted);
 /* Wait until the end, at most so long. Returns 1 while there is more to do, with what is done so far. */

@@ -182,11 +182,22 @@ static const uint8_t *reader(void *context, uint64_t index, uint32_t *len) {
     return bytes ? bytes : (const uint8_t *)"";
 }
 
-void *lfs_verify_reserved(size_t bytes) {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+void *lfs_verify_reserved(void *old, size_t before, size_t bytes) {
+    void *p = before ? mremap(old, before, bytes, MREMAP_MAYMOVE)
+                     : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) lfs_grow(NULL, (size_t)-1 / 2);
     madvise(p, bytes, MADV_HUGEPAGE);
     return p;
+}
+
+/* What lfs_ledger_init and lfs_state_tree_init reserve, and some for what grows. Their pages come as accounts do, but where the system or a limit counts
+ * what is reserved, it has to be there at once. */
+uint64_t lfs_verify_room(uint32_t accounts_max) {
+    uint64_t each = sizeof(lfs_info) + sizeof(lfs_state) + sizeof *((lfs_state_tree *)0)->places + 1, bytes = accounts_max * each + (256u << 20);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return bytes;
+    munmap(p, bytes);
+    return 0;
 }
 
 static void open_indexes(lfs_verify *v) {
@@ -210,7 +221,7 @@ lfs_verify *lfs_verify_begin(const lfs_verify_task *task, const uint64_t *wanted
     lfs_ledger_init(&v->ledger, task->accounts_max);
     v->ledger.reader = reader;
     v->ledger.reader_context = v;
-    v->touch_mark = lfs_verify_reserved(task->accounts_max);
+    v->touch_mark = lfs_verify_reserved(NULL, 0, task->accounts_max);
     lfs_state_tree_init(&v->tree, task->accounts_max);
     lfs_reading_init(&v->reading, &v->ledger);
     v->entry_room = lfs_grow(NULL, 2 + 65536 + LFS_PIECE_SLACK);
@@ -281,7 +292,7 @@ void lfs_verify_free(lfs_verify *v) {
     }
     for (lfs_root_job *job; (job = v->roots ? v->roots : v->spare_roots);) {
         *(v->roots ? &v->roots : &v->spare_roots) = job->next;
-        lfs_root_job_free(v, job);
+        lfs_root_job_free(job);
     }
     for (uint32_t i = 0; i < v->n_files; i++) close(v->files[i].fd);
     lfs_sums_free(&v->sums);

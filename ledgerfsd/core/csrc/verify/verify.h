@@ -58,7 +58,7 @@ typedef struct lfs_root_job { /* the state as of a seal, and the root that the s
     uint8_t root[32];
     uint32_t n, size, accounts, n_currencies;
     uint32_t *ordinals;
-    lfs_state *states; /* address space reserved for as many as there may be: it never moves, and the system clears each page once */
+    lfs_state *states; /* `size` of them; grows with its pages, which the system clears once each */
     lfs_currency *currencies;
 } lfs_root_job;
 
@@ -121,7 +121,8 @@ struct lfs_verify {
 void lfs_verify_fails(lfs_verify *v, const char *what, const char *file); /* verifying cannot go on; errno says why */
 void lfs_verify_found(lfs_verify *v, uint64_t entry, const char *why);    /* damage; what is first by position stays */
 void lfs_verify_item(lfs_verify *v, unsigned file, uint64_t item, int ended);
-void *lfs_verify_reserved(size_t bytes); /* address space, zeroed, in huge pages where they can be had; it aborts without */
+/* Address space, zeroed, in huge pages where they can be had; it aborts without. `before` bytes of `old` come along, if there are any. */
+void *lfs_verify_reserved(void *old, size_t before, size_t bytes);
 int lfs_read_fully(int fd, void *out, size_t len, uint64_t at); /* how many bytes there were, at most len; -1 */
 
 /* verify_pieces.c */
@@ -133,7 +134,7 @@ void lfs_projection_compare(lfs_verify *v, unsigned file, uint64_t first, uint64
 /* verify_chain.c: returns 1 when nothing follows, else 0 */
 int lfs_piece_chain(lfs_verify *v, lfs_piece *piece);
 void lfs_root_work(lfs_verify *v, lfs_root_job *job);
-void lfs_root_job_free(const lfs_verify *v, lfs_root_job *job);
+void lfs_root_job_free(lfs_root_job *job);
 
 /* verify_judge.c: 0, or -1 with v->why */
 int lfs_verify_judge(lfs_verify *v, lfs_piece *piece, uint32_t i); /* entry i of the piece */

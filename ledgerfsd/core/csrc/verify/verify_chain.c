@@ -83,8 +83,8 @@ static void trust(lfs_verify *v, const uint8_t *seal_leaf) {
 
 /* -- state roots */
 
-void lfs_root_job_free(const lfs_verify *v, lfs_root_job *job) {
-    munmap(job->states, v->task.accounts_max * sizeof *job->states);
+void lfs_root_job_free(lfs_root_job *job) {
+    if (job->size) munmap(job->states, job->size * sizeof *job->states);
     free(job->ordinals);
     free(job->currencies);
     free(job);
@@ -98,13 +98,15 @@ static lfs_root_job *root_job_take(lfs_verify *v, uint32_t n) {
     pthread_mutex_unlock(&v->lock);
     if (!job) {
         job = lfs_grow(NULL, sizeof *job);
-        *job = (lfs_root_job){.states = lfs_verify_reserved(v->task.accounts_max * sizeof *job->states)};
+        memset(job, 0, sizeof *job);
     }
     job->next = NULL;
     job->n = n;
     if (n < job->size) return job;
+    uint32_t before = job->size;
     job->size = n + n / 4 + 1;
     job->ordinals = lfs_grow(job->ordinals, job->size * sizeof *job->ordinals);
+    job->states = lfs_verify_reserved(job->states, before * sizeof *job->states, job->size * sizeof *job->states);
     return job;
 }
 
