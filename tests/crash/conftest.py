@@ -149,10 +149,11 @@ class Workers:
 
 
 class Tracer:
-    """strace, attached to a process and all its threads; leaves when the process ends."""
+    """strace, attached to a process and all its threads, or to one thread alone; leaves when the process ends."""
 
-    def __init__(self, pid: int, log: Path, calls: str, *, inject: str = "") -> None:
-        command = ["strace", "-f", "-y", "-p", str(pid), "-o", str(log), "-e", f"trace={calls}", "-e", "signal=none"]
+    def __init__(self, pid: int, log: Path, calls: str, *, inject: str = "", alone: bool = False) -> None:
+        whom = [*([] if alone else ["-f"]), "-y", "-p", str(pid)]
+        command = ["strace", *whom, "-o", str(log), "-e", f"trace={calls}", "-e", "signal=none"]
         if inject:
             command += ["-e", f"inject={inject}"]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

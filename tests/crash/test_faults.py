@@ -22,7 +22,7 @@ from ledgerfsd.journal.layout import Layout
 from ledgerfsd.state.rebuild import rebuild
 from ledgerfsd.state.store import IndexStore
 from tests.crash import stores
-from tests.crash.conftest import Story, Workers
+from tests.crash.conftest import Story, Tracer, Workers
 from tests.crash.intents import ACCOUNTS, payment
 from tests.crash.stores import SMALL_SEGMENT, Seen
 
@@ -176,6 +176,38 @@ def test_committing_a_batch_in_pieces(bench: Bench, fault: str) -> None:
     bench.batches, bench.segment_bytes = [[f"{number}" for number in range(2100)]], 2 * 2**20
     for what, story in bench.each("commit", "pwrite", fault, bench.copy):
         assert_whole(bench.layout, story, what=what)
+
+
+@pytest.mark.parametrize("fault", ["EIO", "killed"])
+def test_a_sync_beside_which_the_next_group_is_hashed(
+    workers: Workers, bench: Bench, fault: str, tmp_path: Path
+) -> None:
+    """It fails in another thread. Neither its group nor the one that was hashed meanwhile counts (ADR 52)."""
+    bench.copy()
+    worker = workers.begin("burst", bench.layout.root, segment_bytes=8 * 2**20, batches=5, intents=4096)
+    worker.go()
+    told = worker.next()
+    assert told is not None, worker.story.events
+    threads = told["threads"]
+    # T2 is slow, so that T1 is ahead of it and the sync is another thread's.
+    slow, calls = "fdatasync,sync_file_range", "fdatasync"
+    with (
+        Tracer(threads["lfs-write"], tmp_path / "slow", slow, inject=f"{slow}:delay_enter=50000", alone=True),
+        Tracer(threads["lfs-sync"], bench.log, calls, inject=f"{calls}:{FAULTS[fault]}:when=1", alone=True),
+    ):
+        worker.go()
+        story = worker.finish()
+    synced = [line for line in bench.log.read_text().splitlines() if line.startswith("fdatasync")]
+    assert len(synced) == 1, (tmp_path / "slow").read_text()
+    bench.injected = 1
+    if fault != "killed":
+        assert story.done, story.events
+        assert "(INJECTED)" in synced[0]
+        codes = list(story.answers.values())
+        assert codes == sorted(codes, key=bool), "something was committed behind what was refused"
+        assert {*codes} <= {0, READ_ONLY, STORAGE_ERROR}
+        assert set(codes[-4096:]) == {READ_ONLY}
+    assert_whole(bench.layout, story, what=fault)
 
 
 CREATING = [

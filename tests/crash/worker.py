@@ -90,6 +90,29 @@ def commit(job: Job) -> None:
         store.close()
 
 
+def burst(job: Job) -> None:
+    """Hand over all batches at once, when whoever waits for it has been told the threads; tell what came of them."""
+    with lock(job.layout):
+        store = open_store(job.layout, segment_bytes=job.segment_bytes)
+        engine = store.engine
+        engine.start()
+        tasks = Path("/proc/self/task").iterdir()
+        job.tell(threads={(task / "comm").read_text().strip(): int(task.name) for task in tasks})
+        job.wait()
+        each = range(job.order["intents"])
+        batches = [[f"{batch}-{number}" for number in each] for batch in range(job.order["batches"])]
+        bodies = [lines(map(payment, names)) for names in batches]
+        names_of = {}
+        for names, body in zip(batches, bodies, strict=True):
+            job.tell(sent=names)
+            names_of[engine.submit(body, source=b"burst.ndjson", first_line=1, mode=Mode.EACH)] = names
+        engine.drain()
+        for completion in engine.completions():
+            codes = [result.code for result in stores.results(completion)]
+            job.tell(answers=answers(names_of[completion.ticket], codes))
+        store.close()
+
+
 def answers(names: list[str], codes: list[int]) -> list[tuple[str, int]]:
     """Who got which code; a ledger that is read-only gives one answer for all."""
     return list(zip(names, codes * len(names) if len(codes) == 1 else codes, strict=True))
@@ -145,6 +168,7 @@ SCENARIOS: dict[str, Callable[[Job], None]] = {
     "recover": recover,
     "rebuild": make_anew,
     "commit": commit,
+    "burst": burst,
     "load": load,
 }
 

@@ -46,13 +46,14 @@ def sleeps(thread: str) -> int:
 
 
 def test_t1_sleeps_while_submissions_come_one_by_one(engine: Engine) -> None:
-    before = sleeps("lfs-apply"), sleeps("lfs-write")
+    before, beside = (sleeps("lfs-apply"), sleeps("lfs-write")), sleeps("lfs-sync")
     for number in range(LONE):
         engine.submit(transfer(f"t{number}").encode(), source=b"f", first_line=1, mode=Mode.DOCUMENT)
         engine.drain()
     assert engine.counts().transactions == LONE
     assert sleeps("lfs-write") - before[1] >= LONE
     assert sleeps("lfs-apply") - before[0] < LONE / 4, "it was woken for submissions that T2 could have judged"
+    assert sleeps("lfs-sync") == beside, "T2 waited for another thread's sync, and had nothing to hash (ADR 52)"
 
 
 def test_order_and_results_whoever_judges(engine: Engine) -> None:

@@ -76,6 +76,7 @@ lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t a
     pthread_cond_init(&e->to_zero, NULL);
     pthread_cond_init(&e->to_hash, NULL);
     pthread_cond_init(&e->hashed, NULL);
+    pthread_cond_init(&e->to_sync, NULL);
     pthread_cond_init(&e->quiet, NULL);
     lfs_saver_init(e);
     e->queue_tail = &e->queue;
@@ -116,7 +117,7 @@ void lfs_engine_free(lfs_engine *e) {
     lfs_runs_free(&e->runs);
     lfs_ledger_free(&e->ledger);
     lfs_arena_free(&e->arena);
-    void *rooms[] = {e->touched, e->offset_room, e->leaf_room, e->mth_room, e->tile_room, e->pointer_room, e->length_room, e->saved_table, e->saved_runs, e->replay_quick};
+    void *rooms[] = {e->touched, e->offset_room, e->leaf_room, e->mth_room, e->tile_room, e->saved_table, e->saved_runs, e->replay_quick};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) free(rooms[i]);
     int fds[] = {e->journal_dir, e->hashes_dir, e->runs_dir, e->wakeup};
     for (int i = 0; i < 4; i++)
@@ -128,7 +129,7 @@ void lfs_engine_free(lfs_engine *e) {
 
 static void group_take(lfs_engine *e, lfs_group *g) {
     lfs_ledger *l = &e->ledger;
-    g->used = g->entries = g->n_txs = g->n_updates = 0;
+    g->used = g->entries = g->hashed = g->n_txs = g->n_updates = 0;
     g->intents = 0;
     g->first_index = l->next_index;
     g->first_tx = l->next_tx;
@@ -140,12 +141,12 @@ static void group_take(lfs_engine *e, lfs_group *g) {
 
 static lfs_group *free_group(lfs_engine *e) {
     for (int i = 0; i < LFS_GROUPS; i++)
-        if (e->groups[i] != e->ready && e->groups[i] != e->writing && e->groups[i] != e->ledger.group) return e->groups[i];
+        if (e->groups[i] != e->ready && e->groups[i] != e->next && e->groups[i] != e->writing && e->groups[i] != e->ledger.group) return e->groups[i];
     return NULL;
 }
 
 static int is_open(const lfs_engine *e) { return e->ledger.group->entries || e->ledger.group->tickets; }
-static int writer_idle(const lfs_engine *e) { return !e->ready && !e->writing; }
+static int writer_idle(const lfs_engine *e) { return !e->ready && !e->next && !e->writing; }
 
 int lfs_writer_idle(lfs_engine *e) {
     pthread_mutex_lock(&e->lock);
@@ -168,6 +169,7 @@ static void close_group(lfs_engine *e) {
         g->n_accounts = l->n_accounts;
         g->incarnation = l->incarnation;
         memcpy(g->policy_leaf, l->policy_leaf, 32);
+        g->start[g->entries] = (uint32_t)g->used;
         l->next_index++;
         l->height++;
     }
@@ -181,6 +183,15 @@ void lfs_hand_over(lfs_engine *e) {
     close_group(e);
     pthread_cond_signal(&e->to_write);
     pthread_mutex_unlock(&e->lock);
+}
+
+/* T2, under the lock: the group that is written next, taken from T1 if it was not yet; NULL: none is ready. */
+lfs_group *lfs_next_group(lfs_engine *e) {
+    if (e->next || !e->ready) return e->next;
+    e->next = e->ready;
+    e->ready = NULL;
+    pthread_cond_signal(&e->handed);
+    return e->next;
 }
 
 /* -- threads */
@@ -291,16 +302,15 @@ static void *write_loop(void *context) {
     if (lfs_state_begin(e)) lfs_turn_read_only(e, LFS_STORAGE_ERROR, "the accounts do not have the state root of the newest seal: run ledgerfs fsck");
     pthread_mutex_lock(&e->lock);
     for (;;) {
-        while (!e->ready && !(e->stopping > 1)) {
+        while (!e->next && !e->ready && !(e->stopping > 1)) {
             lfs_proofs_answer(e);
             if (is_lone(e)) judge_lone(e);
             else if (!e->ready && !(e->stopping > 1)) pthread_cond_wait(&e->to_write, &e->lock);
         }
-        if (!e->ready) break;
-        lfs_group *g = e->writing = e->ready;
-        e->ready = NULL;
+        if (!lfs_next_group(e)) break;
+        lfs_group *g = e->writing = e->next;
+        e->next = NULL;
         int failed = e->failure_code;
-        pthread_cond_signal(&e->handed);
         pthread_mutex_unlock(&e->lock);
         if (failed) {
             refuse_group(e, g, LFS_READ_ONLY);
@@ -332,6 +342,8 @@ static void *write_loop(void *context) {
         lfs_socket_wake(e);
         pthread_mutex_lock(&e->lock);
     }
+    e->stopping = 3;
+    pthread_cond_signal(&e->to_sync);
     pthread_mutex_unlock(&e->lock);
     return NULL;
 }
@@ -408,10 +420,11 @@ int lfs_engine_start(lfs_engine *e) {
         if (!e->groups[i]) e->groups[i] = lfs_group_new();
     group_take(e, e->groups[0]);
     if (pthread_create(&e->apply_thread, NULL, apply_loop, e) || pthread_create(&e->write_thread, NULL, write_loop, e) ||
-        pthread_create(&e->zero_thread, NULL, zero_loop, e) || pthread_create(&e->tree_thread, NULL, lfs_tree_loop, e) || lfs_runs_start(e)) return lfs_fail_api(e, "cannot start threads: %s", strerror(errno));
-    pthread_t threads[] = {e->apply_thread, e->write_thread, e->zero_thread, e->tree_thread};
-    static const char *const names[] = {"lfs-apply", "lfs-write", "lfs-zero", "lfs-tree"}; /* for top, perf and bench/macro/direct.py */
-    for (int i = 0; i < 4; i++) pthread_setname_np(threads[i], names[i]);
+        pthread_create(&e->zero_thread, NULL, zero_loop, e) || pthread_create(&e->tree_thread, NULL, lfs_tree_loop, e) ||
+        pthread_create(&e->sync_thread, NULL, lfs_sync_loop, e) || lfs_runs_start(e)) return lfs_fail_api(e, "cannot start threads: %s", strerror(errno));
+    pthread_t threads[] = {e->apply_thread, e->write_thread, e->zero_thread, e->tree_thread, e->sync_thread};
+    static const char *const names[] = {"lfs-apply", "lfs-write", "lfs-zero", "lfs-tree", "lfs-sync"}; /* for top, perf and bench/macro/direct.py */
+    for (int i = 0; i < 5; i++) pthread_setname_np(threads[i], names[i]);
     e->running = 1;
     return 0;
 }
@@ -429,6 +442,7 @@ void lfs_engine_stop(lfs_engine *e) {
     pthread_join(e->write_thread, NULL);
     pthread_join(e->zero_thread, NULL);
     pthread_join(e->tree_thread, NULL);
+    pthread_join(e->sync_thread, NULL);
     lfs_socket_end(e);
     lfs_front_end(e);
     lfs_runs_stop(e);

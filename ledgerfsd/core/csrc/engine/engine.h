@@ -14,7 +14,7 @@
 #define LFS_SEGMENTS_MAX 65536
 #define LFS_LEVELS 4 /* 256^4 leaves are all the entries there may be */
 #define LFS_REPLAY_BATCH_MAX (1u << 22) /* entries; far above what a group ever holds */
-#define LFS_GROUPS 3
+#define LFS_GROUPS 4 /* open, ready, next, being written */
 #define LFS_GROUP_BYTES (8u << 20)
 /* A segment is closed at the first bundle boundary after its target: 255 entries of the largest kind may follow. */
 #define LFS_SEGMENT_SLACK (32u << 20)
@@ -88,10 +88,8 @@ struct lfs_engine {
     uint8_t prev_seal[32];
     uint64_t stream_end;
     uint64_t *offset_room;
-    uint8_t *leaf_room, *mth_room, *tile_room;
+    uint8_t *leaf_room, *mth_room, *tile_room; /* leaf_room: of replay; a group has its own */
     uint64_t n_tiles; /* in tile_room: what the batch in hand completes */
-    const uint8_t **pointer_room;
-    uint32_t *length_room;
     uint32_t room;
     lfs_state_tree tree;   /* of the newest seal that carries its root, or ahead of it; see roots.c, also for whose it is */
     uint64_t state_height; /* that seal's height; 0: none since the start */
@@ -123,8 +121,9 @@ struct lfs_engine {
 
     /* Hand-over, under `lock`. */
     pthread_mutex_t lock;
-    pthread_cond_t to_apply, handed, to_write, to_zero, to_hash, hashed, quiet;
-    pthread_t apply_thread, write_thread, zero_thread, tree_thread;
+    pthread_cond_t to_apply, handed, to_write, to_zero, to_hash, hashed, to_sync, quiet;
+    pthread_t apply_thread, write_thread, zero_thread, tree_thread, sync_thread;
+    int sync, sync_fd, sync_errno; /* see sync.c */
     int running, stopping, parked, lent, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready, state_wanted, state_due, tree_busy;
     lfs_ticket *queue, **queue_tail, *done, **done_tail;
     lfs_proof *proofs, *proven; /* asked for; answered */
@@ -132,7 +131,7 @@ struct lfs_engine {
     lfs_room texts[LFS_TEXTS]; /* for submissions to come; the one used last is taken first, since a cache may still have it */
     uint32_t n_texts;
     int texts_idle; /* ticks since one was taken */
-    lfs_group *groups[LFS_GROUPS], *ready, *writing;
+    lfs_group *groups[LFS_GROUPS], *ready, *next, *writing; /* next: T2 has taken it and hashes it, while the one before is synced */
     char failure[256];
     int failure_code; /* 0, LFS_READ_ONLY or LFS_STORAGE_ERROR */
     int wakeup;
@@ -185,7 +184,12 @@ int lfs_project_reserve(lfs_engine *e, uint64_t entries, uint64_t txs);
 /* write.c: T2's work on one group. Returns 0 or a code; *why says what failed. */
 int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]);
 lfs_group *lfs_group_new(void);
+int lfs_group_hash(lfs_group *g); /* the next piece of a closed group's leaves, if there is one; 1: another one is left */
 void lfs_group_free(lfs_group *g);
+
+/* sync.c */
+int lfs_sync_and_hash(lfs_engine *e, int fd, uint64_t at, uint64_t len); /* T2 */
+void *lfs_sync_loop(void *context);
 
 /* roots.c */
 uint64_t lfs_monotonic(void);
@@ -209,8 +213,9 @@ void lfs_process(lfs_engine *e, lfs_ticket *t);
 lfs_result *lfs_result_add(lfs_ticket *t);
 
 /* engine.c */
-void lfs_hand_over(lfs_engine *e); /* T1: close the open group, take another; waits while two are under way */
+void lfs_hand_over(lfs_engine *e); /* T1: close the open group, take another; waits while three are under way */
 int lfs_writer_idle(lfs_engine *e);
+lfs_group *lfs_next_group(lfs_engine *e);
 void lfs_turn_read_only(lfs_engine *e, int code, const char *why); /* for good; the first reason stays */
 
 lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the data is copied */

@@ -202,8 +202,6 @@ void lfs_rooms(lfs_engine *e, uint32_t entries) {
     e->leaf_room = lfs_grow(e->leaf_room, e->room * 32ull);
     e->mth_room = lfs_grow(e->mth_room, e->room * 32ull);
     e->tile_room = lfs_grow(e->tile_room, (e->room / 256 + 2) * 32ull);
-    e->pointer_room = lfs_grow(e->pointer_room, e->room * sizeof *e->pointer_room);
-    e->length_room = lfs_grow(e->length_room, e->room * sizeof *e->length_room);
 }
 
 int lfs_project_reserve(lfs_engine *e, uint64_t entries, uint64_t txs) {

@@ -14,6 +14,8 @@ lfs_group *lfs_group_new(void) {
     g->bytes = lfs_grow(NULL, g->size);
     g->start = lfs_grow(NULL, g->entries_size * sizeof *g->start);
     g->tag = lfs_grow(NULL, g->entries_size * sizeof *g->tag);
+    g->leaves_size = g->entries_size;
+    g->leaves = lfs_grow(NULL, g->leaves_size * 32ull);
     g->txs = lfs_grow(NULL, g->txs_size * sizeof *g->txs);
     g->updates = lfs_grow(NULL, g->updates_size * sizeof *g->updates);
     g->tickets_tail = &g->tickets;
@@ -24,6 +26,7 @@ void lfs_group_free(lfs_group *g) {
     free(g->bytes);
     free(g->start);
     free(g->tag);
+    free(g->leaves);
     free(g->txs);
     free(g->updates);
     free(g);
@@ -50,20 +53,31 @@ static int write_ahead(lfs_engine *e, const lfs_group *g, uint64_t end, uint64_t
     return 0;
 }
 
-/* Hash the entries, and write each piece while it is in the processor's cache; a batch is too large for it. Without its seal nothing of it counts. */
 #define PIECE 1024
-static int hash_and_write(lfs_engine *e, lfs_group *g, uint64_t *written) {
-    uint32_t n = g->entries, cut;
-    lfs_rooms(e, n + 1);
-    g->start[n] = (uint32_t)g->used;
-    for (uint32_t i = 0; i < n; i++) { /* by where the next one begins: the bytes themselves are on their way from T1's core */
-        e->pointer_room[i] = g->bytes + g->start[i] + 2;
-        e->length_room[i] = g->start[i + 1] - g->start[i] - 2;
+static uint32_t piece_end(const lfs_group *g, uint32_t from) { return g->entries - from < 2 * PIECE ? g->entries : from + PIECE; }
+
+static inline uint32_t entry_len(const lfs_group *g, uint32_t i) { return g->start[i + 1] - g->start[i] - 2; } /* the bytes themselves are on their way from T1's core */
+
+int lfs_group_hash(lfs_group *g) {
+    const uint8_t *entries[2 * PIECE];
+    uint32_t lengths[2 * PIECE], from = g->hashed, to = piece_end(g, from);
+    if (g->entries >= g->leaves_size) g->leaves = lfs_grow(g->leaves, (g->leaves_size = g->entries + g->entries / 2) * 32ull);
+    for (uint32_t i = from; i < to; i++) {
+        entries[i - from] = g->bytes + g->start[i] + 2;
+        lengths[i - from] = entry_len(g, i);
     }
-    cut = segment_cut(e, g, 0, n + 1);
+    lfs_leaf_hashes(entries, lengths, to - from, g->leaves + 32ull * from);
+    g->hashed = to;
+    return to < g->entries;
+}
+
+/* Hash what is not hashed yet, and write each piece while it is in the processor's cache; a batch is too large for it. Without its seal nothing of it counts. */
+static int hash_and_write(lfs_engine *e, lfs_group *g, uint64_t *written) {
+    uint32_t n = g->entries, cut = segment_cut(e, g, 0, n + 1);
+    lfs_rooms(e, n + 1);
     for (uint32_t from = 0, to; from < n; from = to) {
-        to = n - from < 2 * PIECE ? n : from + PIECE;
-        lfs_leaf_hashes(e->pointer_room + from, e->length_room + from, to - from, e->leaf_room + 32ull * from);
+        to = piece_end(g, from);
+        if (g->hashed < to) lfs_group_hash(g);
         if (to < n && write_ahead(e, g, g->start[to < cut ? to : cut], written)) return -1; /* the last goes out with its seal */
     }
     return 0;
@@ -73,10 +87,10 @@ static int hash_and_write(lfs_engine *e, lfs_group *g, uint64_t *written) {
 static void seal(lfs_engine *e, lfs_group *g, const uint8_t *state_root) {
     uint32_t n = g->entries;
     uint8_t tx_root[32], log_root[32];
-    e->n_tiles = lfs_frontier_append_batch(&e->frontier, e->leaf_room, n, e->mth_room, e->tile_room, tx_root);
+    e->n_tiles = lfs_frontier_append_batch(&e->frontier, g->leaves, n, e->mth_room, e->tile_room, tx_root);
     lfs_frontier_root(&e->frontier, log_root);
 
-    uint8_t *at = g->bytes + g->used, *leaf = e->leaf_room + 32ull * n;
+    uint8_t *at = g->bytes + g->used, *leaf = g->leaves + 32ull * n;
     const uint8_t *entry = at + 2;
     uint32_t len = lfs_render_seal(at + 2, g->first_index + n, g->seal_time, g->height, g->first_index, n, log_root,
                                    g->policy_leaf, e->prev_seal, state_root, tx_root);
@@ -107,7 +121,8 @@ static int write_out(lfs_engine *e, lfs_group *g, uint32_t n, uint64_t written, 
             const lfs_segment *s = &e->segments[e->n_segments - 1];
             uint64_t begin = g->start[from] > written ? g->start[from] : written, end = to < n ? g->start[to] : g->used + pad_block(e, g);
             *begun = 1;
-            if (lfs_write_all(s->fd, g->bytes + begin, end - begin, e->stream_end + begin - s->base) || fdatasync(s->fd)) return -1;
+            if (lfs_write_all(s->fd, g->bytes + begin, end - begin, e->stream_end + begin - s->base) ||
+                lfs_sync_and_hash(e, s->fd, e->stream_end + begin - s->base, end - begin)) return -1;
             /* If we stop here: without its seal the batch does not count; with it, it is durable. */
         }
         if (to < n) {
@@ -185,7 +200,7 @@ static void index_group(lfs_engine *e, const lfs_group *g) {
         if (i + 8 < g->n_updates) __builtin_prefetch(&e->runs.heads[updates[i + 8].ordinal], 1);
         while (k > 0 && updates[k - 1].state.last_index == index && updates[k - 1].ordinal != ordinal) k--;
         if (k > 0 && updates[k - 1].state.last_index == index) continue; /* a second posting of the account in this entry */
-        lfs_tail_add(&e->runs, ordinal, (uint32_t)index, e->length_room[index - g->first_index], updates[i].states);
+        lfs_tail_add(&e->runs, ordinal, (uint32_t)index, entry_len(g, (uint32_t)(index - g->first_index)), updates[i].states);
     }
     lfs_ids_tail_add(&e->runs, g->tag, g->entries + 1);
     lfs_runs_wake(e);
@@ -219,7 +234,7 @@ int lfs_group_commit(lfs_engine *e, lfs_group *g, char why[256]) {
     }
     /* Durable. If we stop here: the next start finds the batch and projects it. */
     for (uint32_t i = 0; i < n; i++) e->offset_room[i] = e->stream_end + g->start[i];
-    lfs_batch batch = {g->first_index, n, e->offset_room, e->leaf_room, g->txs, g->n_txs, e->tile_room, e->n_tiles};
+    lfs_batch batch = {g->first_index, n, e->offset_room, g->leaves, g->txs, g->n_txs, e->tile_room, e->n_tiles};
     if (lfs_project(e, &batch)) {
         snprintf(why, 256, "runs/ or hashes/ cannot be written: %s", strerror(errno));
         withdraw(e, g); /* it cannot be read, so it is refused: then it must not come back either */

@@ -65,9 +65,11 @@ typedef struct lfs_group {
     uint8_t *bytes; /* u16 length and entry, back to back */
     size_t used, size;
     uint64_t first_index, first_tx;
-    uint32_t *start; /* per entry: place of its length field */
+    uint32_t *start; /* per entry: place of its length field; and where the last one ends, once the group is closed */
     uint64_t *tag;   /* per entry: tag of the id that it owns, 0: none (FORMAT, section 8) */
     uint32_t entries, entries_size;
+    uint8_t *leaves; /* T2's: leaf hashes of the first `hashed` entries, and of the seal */
+    uint32_t hashed, leaves_size;
     uint64_t *txs; /* entry index per transaction */
     uint32_t n_txs, txs_size;
     lfs_update *updates;
