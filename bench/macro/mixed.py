@@ -13,6 +13,7 @@ from typing import Final
 from bench import workload
 from bench.crew import crew
 from bench.daemon import Mounted
+from bench.macro.single import processor
 from bench.measure import Report, timed
 
 ACCOUNTS: Final = 10_000
@@ -38,7 +39,9 @@ def _measure(report: Report, ledger: Mounted, seed: int, clients: int, share: in
     before = ledger.transactions()
     each = [(ledger.mount, seed * 1000 + number, f"m{clients}-{number}", share) for number in range(clients)]
     with crew(_client, each) as go, timed() as section:
+        spent = ledger.thread_seconds()
         results = go()
+        processor(report, f"{named(clients)}, processor an operation", spent, ledger.thread_seconds(), share * clients)
     reads = [taken for read, _ in results for taken in read]
     writes = [taken for _, written in results for taken in written]
     if ledger.transactions() - before != len(writes):

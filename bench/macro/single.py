@@ -76,7 +76,7 @@ def _through_the_mount(report: Report, ledger: Mounted, seed: int, writers: int,
     with crew(_write, each) as go, timed() as section:
         spent = ledger.thread_seconds()
         results = go()
-        _processor(report, name, spent, ledger.thread_seconds(), share * writers)
+        processor(report, f"{name}, processor a file", spent, ledger.thread_seconds(), share * writers)
     if ledger.transactions() != before + share * writers:
         raise RuntimeError(f"{name}: not every file is a transaction")
     whole = [taken for times, _ in results for taken in times]
@@ -88,13 +88,13 @@ def _through_the_mount(report: Report, ledger: Mounted, seed: int, writers: int,
     report.add(f"{name}, close() alone, p99", "ms", percentile(closing, 99) * 1e3)
 
 
-def _processor(report: Report, name: str, before: dict[str, float], after: dict[str, float], files: int) -> None:
-    """Processor time of the daemon a file: it depends less than a rate on who else uses the machine."""
+def processor(report: Report, name: str, before: dict[str, float], after: dict[str, float], files: int) -> None:
+    """Processor time of the daemon a file, or whatever is counted: it depends less than a rate on who else uses the machine."""
     spent = dict.fromkeys((*THREADS.values(), "Python"), 0.0)
     for thread, seconds in after.items():
         spent[THREADS.get(thread, "Python")] += seconds - before.get(thread, 0.0)
     for thread, seconds in spent.items():
-        report.add(f"{name}, processor a file: {thread}", "us", seconds / files * 1e6)
+        report.add(f"{name}: {thread}", "us", seconds / files * 1e6)
 
 
 def _write(bodies: list[bytes], inbox: Path, prefix: str, barrier: Barrier, result: Connection) -> None:

@@ -44,6 +44,10 @@ class HeldBalances:
         """Whether it was told of no commit since ``asking``."""
         return bool(lib.lfs_kernel_lasting(self._engine, ordinal, asked))
 
+    def coming(self, ordinal: int) -> bool:
+        """Whether the kernel is about to make the inode, with attributes that are valid for long: an answer to LOOKUP is on its way."""
+        return bool(lib.lfs_kernel_coming(self._engine, ordinal))
+
     def opened(self, ordinal: int) -> bool:
         """OPEN. Whether the pages have to be dropped first."""
         return bool(lib.lfs_kernel_opened(self._engine, ordinal))

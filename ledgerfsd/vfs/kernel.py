@@ -26,8 +26,14 @@ The files of an account that change in place never change their size (see ``serv
 What is held of ``balance.json`` is kept in the core (``core.kernel``), by the same rules: its front answers most requests about them
 without Python (ADR 47).
 
-The first LOOKUP of a file is answered with attributes that are valid for no time: between our reply and the moment the
-kernel makes the inode, an invalidation would find nothing (ENOENT) and be lost. A GETATTR has no such gap.
+A LOOKUP that Python answers gives attributes that are valid for no time: between our reply and the moment the
+kernel makes the inode, an invalidation would find nothing (ENOENT) and be lost. A GETATTR has no such gap. The front
+gives ``balance.json`` attributes that last, which spares a GETATTR, and notes that the inode is ``coming``, until a
+request about it shows that it is there: an invalidation that finds nothing meanwhile is told again until it does,
+before the writer gets its answer (ADR 53).
+
+Of balances that nobody has open, the core tells the kernel by itself (``lfs_front_tell``), when it need not tell of many;
+``committed`` hears of the others.
 """
 
 from __future__ import annotations
@@ -35,6 +41,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
+import structlog
 import trio
 
 from ledgerfsd.core.engine import Attending
@@ -51,7 +58,11 @@ if TYPE_CHECKING:
     from ledgerfsd.service.receipts import Answer
     from ledgerfsd.vfs.branch import Stat
 
+log = structlog.get_logger()
+
 LONG: Final = 3600  # seconds: whoever may change is invalidated, so this bounds nothing but our own mistakes
+AGAIN_SECONDS: Final = 0.0005
+COMING_SECONDS: Final = 10.0  # at most, until the kernel has the inode that it has asked for: usually microseconds
 _GROWING_FILES: Final = frozenset((Kind.TX_LOG, Kind.STATEMENT))
 _ACCOUNT_FILES: Final = (Kind.BALANCE, Kind.ACCOUNT_FILE, Kind.TX_LOG, Kind.STATEMENT)
 _OTHER_ACCOUNT_FILES: Final = tuple(kind for kind in _ACCOUNT_FILES if kind is not Kind.BALANCE)
@@ -235,7 +246,7 @@ class Kernel:
         opened: dict[int, Held] = {}
         attributes, pages = self._balances.committed(change.touched) if change.touched else ([], [])
         for ordinal in attributes:
-            self._tell(self._notify.drop_attributes, nodes.inode(Kind.BALANCE, ordinal))
+            await self._drop_balance_attributes(ordinal)
         for ordinal in change.touched:
             for kind in _OTHER_ACCOUNT_FILES:
                 inode = nodes.inode(kind, ordinal)
@@ -254,6 +265,21 @@ class Kernel:
         if (opened or pages) and not self._stopped:
             with trio.CancelScope() as self._renewing:
                 await self._renew(opened, pages)
+
+    async def _drop_balance_attributes(self, ordinal: int) -> None:
+        """Told to nobody, it must be told again when the kernel is about to make the inode."""
+        inode = nodes.inode(Kind.BALANCE, ordinal)
+        with trio.move_on_after(COMING_SECONDS) as waiting:
+            while True:
+                try:
+                    self._notify.drop_attributes(inode)
+                except FileNotFoundError:
+                    if self._balances.coming(ordinal):
+                        await trio.sleep(AGAIN_SECONDS)
+                        continue
+                return
+        if waiting.cancelled_caught:
+            log.warning("the kernel does not make an inode that it has asked for", inode=inode)
 
     async def _renew(self, opened: dict[int, Held], balances: Sequence[int]) -> None:
         """The three steps from above. A file that is closed meanwhile may be done in vain."""

@@ -9,6 +9,7 @@ import pyfuse3
 import pytest
 import trio
 
+from ledgerfsd.core.kernel import HeldBalances, ffi, lib
 from ledgerfsd.vfs import nodes
 from ledgerfsd.vfs.nodes import Fixed, Kind
 from tests.fs.conftest import Mounted, packed, pay
@@ -169,3 +170,27 @@ async def test_a_read_is_as_new_as_the_ledger(mounted_here: Mounted) -> None:
     text = await operations.read(opened.fh, 0, 4096)
     assert json.loads(text)["balance"] == "123456.00"
     assert len(text) == size == (await operations.getattr(inode, ctx)).st_size
+
+
+async def test_what_is_told_before_the_inode_is_there_is_told_again(
+    mounted_here: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the kernel has made it, or has given it back. SEMANTICS 1.2"""
+    engine, told = mounted_here.operations.ledger.engine, mounted_here.told
+    held, asked, account = HeldBalances(engine), ffi.new("uint32_t *"), 1
+    inode, tries = nodes.inode(Kind.BALANCE, account), list[int]()
+
+    def drop_attributes(of: int) -> None:
+        assert of == inode
+        tries.append(of)
+        if len(tries) == 5:
+            held.forget(account, 2)
+        if len(tries) != 3:
+            raise FileNotFoundError
+
+    monkeypatch.setattr(told, "drop_attributes", drop_attributes)
+    for name, count in (("made", 3), ("given back", 5)):
+        assert lib.lfs_kernel_looking(engine.handle, account, asked) == 0
+        assert lib.lfs_kernel_entering(engine.handle, account, asked[0]) == 1
+        await mounted_here.write(f"inbox/{name}.json", packed(pay()))
+        assert len(tries) == count

@@ -6,7 +6,11 @@ import errno
 import json
 import mmap
 import os
+import random
+import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ from tests.conftest import Daemon
 from tests.fuse.conftest import Mounted, lines, pay, with_accounts
 from tests.fuse.test_front import answered
 
+FIRST_LOOKS = 1_000
+WAIT_SECONDS = 30
 PLACES = ("accounts", "transactions", "receipts", "proofs")
 PYTHON = {"snapshots", "history", "statements", "proof", "consistency"}  # the front knows nothing of them
 LOST = (
@@ -182,3 +188,78 @@ def test_everything_is_the_same_without_the_front(
     for row, other in zip(found, again, strict=True):
         assert row == other
     assert "Traceback" not in without.daemon.log.read_text()
+
+
+def open_accounts(mounted: Mounted, count: int) -> list[Path]:
+    """``balance.json`` of so many accounts that nobody has looked at."""
+    opened = {"type": "open_account", "class": "suspense", "currency": "EUR", "limit": "none"}
+    names = [f"new_{number}" for number in range(count)]
+    (mounted / "inbox/new.ndjson").write_text(lines([{**opened, "account": name} for name in names]))
+    return [mounted / "accounts" / name / "balance.json" for name in names]
+
+
+def once(path: Path) -> bytes:
+    """Open, read and close, and no other call."""
+    descriptor = os.open(path, os.O_RDONLY)
+    text = os.read(descriptor, 65_536)
+    os.close(descriptor)
+    return text
+
+
+def drop(path: Path, document: bytes) -> None:
+    """Create, write and close, and no other call."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.write(descriptor, document)
+    os.close(descriptor)
+
+
+def test_requests_that_one_call_costs(ledger: Mounted) -> None:
+    """The table of docs/PERFORMANCE.md, exactly. SEMANTICS 1.7"""
+    one, two = open_accounts(ledger, 2)
+    path = ledger / "inbox/one.json"
+    document = json.dumps({"debit": "new_0", "credit": "new_1", "amount": "1.00"}).encode()
+    os.stat(ledger / "accounts")
+    steps: tuple[tuple[str, int, Callable[[], object]], ...] = (
+        ("cold: LOOKUP, LOOKUP, OPEN, RELEASE", 4, lambda: once(one)),
+        ("cached: OPEN, RELEASE", 2, lambda: once(one)),
+        ("a lone file: LOOKUP, CREATE, WRITE, FLUSH, RELEASE", 5, lambda: drop(path, document)),
+        ("changed: OPEN, GETATTR, RELEASE", 3, lambda: once(one)),
+        ("cached again", 2, lambda: once(one)),
+        ("stat, cached", 0, lambda: os.stat(one)),
+        ("stat, cold: LOOKUP, LOOKUP", 2, lambda: os.stat(two)),
+        ("stat again", 0, lambda: os.stat(two)),
+    )
+    for name, requests, call in steps:
+        before = answered(ledger)
+        call()
+        assert answered(ledger) - before == requests, name
+
+
+def test_the_first_look_at_the_moment_of_a_commit(ledger: Mounted) -> None:
+    """Attributes that are on their way to the kernel while a commit is told of do not stay. SEMANTICS 1.2"""
+    chance = random.Random(1)
+    paths = open_accounts(ledger, FIRST_LOOKS)
+    before, taken = threading.Barrier(2), [300e-6]  # seconds that the last commits took
+
+    def look() -> None:
+        for path in paths:
+            before.wait(WAIT_SECONDS)
+            end = time.perf_counter() + chance.uniform(0.3, 1.1) * sorted(taken[-9:])[len(taken[-9:]) // 2]
+            while time.perf_counter() < end:
+                time.sleep(0)
+            os.stat(path) if chance.random() < 0.8 else once(path)
+
+    reader = threading.Thread(target=look, daemon=True)
+    reader.start()
+    for number, path in enumerate(paths):
+        document = json.dumps({"debit": "acc_001", "credit": path.parent.name, "amount": "1.00"}).encode()
+        before.wait(WAIT_SECONDS)
+        began = time.perf_counter()
+        drop(ledger / f"inbox/first-{number}.json", document)
+        taken.append(time.perf_counter() - began)
+        mtime = os.stat(path).st_mtime_ns
+        balance = json.loads(once(path))
+        booked = datetime.fromisoformat(balance["as_of"]["time"][:19] + "+00:00")
+        assert balance["balance"] == "1.00"
+        assert mtime == int(booked.timestamp()) * 10**9 + int(balance["as_of"]["time"][20:29])
+    reader.join()

@@ -242,6 +242,10 @@ int lfs_kernel_hold(lfs_engine *e, uint64_t ordinal); /* -1: there can be no suc
 void lfs_kernel_forget(lfs_engine *e, uint64_t ordinal, uint64_t count);
 uint32_t lfs_kernel_asking(lfs_engine *e, uint64_t ordinal);
 int lfs_kernel_lasting(lfs_engine *e, uint64_t ordinal, uint32_t asked);
+int lfs_kernel_looking(lfs_engine *e, uint64_t ordinal, uint32_t *asked); /* hold, and give attributes that are valid for long … */
+int lfs_kernel_entering(lfs_engine *e, uint64_t ordinal, uint32_t asked); /* … if no commit came between; 1: they are */
+int lfs_kernel_coming(lfs_engine *e, uint64_t ordinal); /* such an answer is on its way: when there is no inode to tell of, there will be */
+uint32_t lfs_kernel_commits(lfs_engine *e, uint64_t ordinal); /* how many the kernel was, or is being, told of */
 int lfs_kernel_opened(lfs_engine *e, uint64_t ordinal);
 void lfs_kernel_released(lfs_engine *e, uint64_t ordinal);
 /* These accounts were touched: what the kernel is to be told of each; and then, that it was told of its pages. */

@@ -323,7 +323,7 @@ static void *write_loop(void *context) {
             }
         }
         const lfs_segment *last = &e->segments[e->n_segments - 1];
-        if (e->front) lfs_front_record(e, g->tickets);
+        if (e->front) lfs_front_record(e, g->tickets), lfs_front_tell(e);
         int soon = e->stream_end - last->base > e->segment_bytes / 4, unattended = lfs_unattended(e, ~LFS_ATTEND_RECEIPTS);
         int files_unattended = unattended && lfs_unattended(e, LFS_ATTEND_RECEIPTS);
         pthread_mutex_lock(&e->lock);

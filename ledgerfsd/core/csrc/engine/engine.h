@@ -234,6 +234,7 @@ void lfs_socket_end(lfs_engine *e);
 
 /* front.c, front_told.c */
 void lfs_front_record(lfs_engine *e, lfs_ticket *tickets);                  /* before what is told is decided */
+void lfs_front_tell(lfs_engine *e);                                        /* the same */
 int lfs_front_finished(lfs_engine *e, lfs_ticket *t, int unattended); /* under the engine's lock; 1: it waits for Python */
 void lfs_front_answer_ready(lfs_engine *e);                                       /* the same */
 void lfs_front_end(lfs_engine *e);
@@ -242,6 +243,12 @@ void lfs_front_end(lfs_engine *e);
 typedef struct lfs_kernel lfs_kernel;
 lfs_kernel *lfs_kernel_new(uint64_t accounts);
 void lfs_kernel_free(lfs_kernel *k);
+/* T2, of what it has published: takes `touched`, if those are no more than `cap` and Python is not telling of others; what the kernel has to be told of each, where
+ * LFS_TELL_PAGES is Python's, and lfs_kernel_leave puts it back; and, when the kernel has no such inode, whether it is about to make one. */
+uint32_t lfs_kernel_take(lfs_engine *e, uint32_t *out, uint32_t cap);
+uint8_t lfs_kernel_committed_unopened(lfs_engine *e, uint32_t ordinal);
+int lfs_kernel_missed(lfs_engine *e, uint32_t ordinal);
+void lfs_kernel_leave(lfs_engine *e, uint32_t ordinal);
 
 /* balance.c */
 const uint8_t *lfs_entry_time(const uint8_t *bytes, uint32_t len); /* 30 bytes; NULL: there is none */

@@ -8,7 +8,9 @@
 typedef struct {
     uint64_t lookups;
     uint32_t opened, dropped; /* dropped: how often its attributes were */
+    uint32_t commits;         /* that touched it */
     uint8_t asked;            /* attributes that are valid for long were given since */
+    uint8_t coming;           /* a LOOKUP gave them, and no request has shown since that the kernel has made the inode */
     uint8_t stale;            /* pages may be from before the newest commit */
     uint8_t others;           /* another file of the account is held: Python says so by lfs_watch */
 } held;
@@ -63,7 +65,7 @@ int lfs_kernel_hold(lfs_engine *e, uint64_t ordinal) {
     held *file = of(e, ordinal);
     if (!file) return -1;
     if (!file->lookups++) {
-        *file = (held){.lookups = 1, .stale = 1, .others = file->others};
+        *file = (held){.lookups = 1, .stale = 1, .others = file->others, .commits = file->commits};
         e->kernel->count++;
         watch(e, ordinal, file);
     }
@@ -90,10 +92,37 @@ uint32_t lfs_kernel_asking(lfs_engine *e, uint64_t ordinal) {
     if (!file) return 0;
     if (file->lookups) {
         file->asked = 1;
+        file->coming = 0;
         dropped = file->dropped;
     }
     leave(e);
     return dropped;
+}
+
+int lfs_kernel_looking(lfs_engine *e, uint64_t ordinal, uint32_t *asked) {
+    if (lfs_kernel_hold(e, ordinal)) return -1;
+    held *file = of(e, ordinal);
+    file->asked = 1;
+    *asked = file->dropped;
+    leave(e);
+    return 0;
+}
+
+int lfs_kernel_entering(lfs_engine *e, uint64_t ordinal, uint32_t asked) {
+    held *file = of(e, ordinal);
+    if (!file) return 0;
+    int lasting = file->dropped == asked;
+    file->coming |= lasting;
+    leave(e);
+    return lasting;
+}
+
+int lfs_kernel_coming(lfs_engine *e, uint64_t ordinal) {
+    held *file = of(e, ordinal);
+    if (!file) return 0;
+    int coming = file->lookups && file->coming;
+    leave(e);
+    return coming;
 }
 
 int lfs_kernel_lasting(lfs_engine *e, uint64_t ordinal, uint32_t asked) {
@@ -108,6 +137,7 @@ int lfs_kernel_opened(lfs_engine *e, uint64_t ordinal) {
     held *file = of(e, ordinal);
     int stale = 0;
     if (!file) return 0;
+    file->coming = 0;
     if (file->lookups && !file->opened++) {
         stale = file->stale;
         file->stale = 0;
@@ -123,21 +153,32 @@ void lfs_kernel_released(lfs_engine *e, uint64_t ordinal) {
     leave(e);
 }
 
+uint32_t lfs_kernel_commits(lfs_engine *e, uint64_t ordinal) {
+    held *file = of(e, ordinal);
+    if (!file) return 0;
+    uint32_t commits = file->commits;
+    leave(e);
+    return commits;
+}
+
+/* Under the lock. What the kernel is to be told. */
+static uint8_t committed(held *file) {
+    if (!file->lookups) return LFS_TELL_NOTHING;
+    file->stale = 1;
+    file->commits++;
+    if (file->opened) return LFS_TELL_PAGES;
+    if (!file->asked) return LFS_TELL_NOTHING;
+    file->asked = 0;
+    file->dropped++;
+    return LFS_TELL_ATTRIBUTES;
+}
+
 void lfs_kernel_committed(lfs_engine *e, const uint32_t *ordinals, uint32_t n, uint8_t *out) {
     for (uint32_t i = 0; i < n; i++) {
         held *file = of(e, ordinals[i]);
         out[i] = LFS_TELL_NOTHING;
         if (!file) continue;
-        if (file->lookups) {
-            file->stale = 1;
-            if (file->opened) {
-                out[i] = LFS_TELL_PAGES;
-            } else if (file->asked) {
-                file->asked = 0;
-                file->dropped++;
-                out[i] = LFS_TELL_ATTRIBUTES;
-            }
-        }
+        out[i] = committed(file);
         leave(e);
     }
 }
@@ -155,4 +196,41 @@ uint64_t lfs_kernel_count(lfs_engine *e) {
     uint64_t count = k->count;
     pthread_mutex_unlock(&k->lock);
     return count;
+}
+
+/* -- T2 tells the kernel by itself (front_told.c) */
+
+uint32_t lfs_kernel_take(lfs_engine *e, uint32_t *out, uint32_t cap) {
+    uint32_t n = 0;
+    pthread_mutex_lock(&e->publish);
+    if (!e->telling && e->n_touched <= cap)
+        for (; e->n_touched; n++) e->watched[out[n] = e->touched[--e->n_touched]] &= 1;
+    pthread_mutex_unlock(&e->publish);
+    return n;
+}
+
+void lfs_kernel_leave(lfs_engine *e, uint32_t ordinal) {
+    pthread_mutex_lock(&e->publish);
+    if (e->watched[ordinal] == 1) {
+        e->touched[e->n_touched++] = ordinal; /* it was taken from there, so there is room */
+        e->watched[ordinal] = 3;
+    }
+    pthread_mutex_unlock(&e->publish);
+}
+
+uint8_t lfs_kernel_committed_unopened(lfs_engine *e, uint32_t ordinal) {
+    held *file = of(e, ordinal);
+    if (!file) return LFS_TELL_NOTHING;
+    uint8_t tell = file->others || file->opened ? LFS_TELL_PAGES : committed(file);
+    leave(e);
+    return tell;
+}
+
+int lfs_kernel_missed(lfs_engine *e, uint32_t ordinal) {
+    held *file = of(e, ordinal);
+    if (!file) return 0;
+    int missed = file->lookups && file->coming;
+    file->asked |= missed; /* as it was: it is to be told of once more */
+    leave(e);
+    return missed;
 }

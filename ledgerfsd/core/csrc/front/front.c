@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -88,6 +89,14 @@ int lfs_front_descriptor(void *front, int device) {
 
 /* -- the thread */
 
+/* FUSE_INIT, on its way to libfuse: the kernel shall not drop pages by itself when it sees a new mtime (it cannot know whether they are older), for it
+ * is told which are (vfs/kernel.py), and what is stored when a balance is opened is newer than the attributes it asks for next. */
+static void keep_pages(uint8_t *bytes, size_t len) {
+    const struct fuse_in_header *h = (const void *)bytes;
+    struct fuse_init_in *in = (void *)(h + 1);
+    if (h->opcode == FUSE_INIT && len >= sizeof *h + offsetof(struct fuse_init_in, flags2)) in->flags &= ~(uint32_t)FUSE_AUTO_INVAL_DATA;
+}
+
 static void *front_loop(void *context) {
     lfs_front *f = context;
     uint8_t *bytes = lfs_grow(NULL, f->buffer_bytes);
@@ -99,6 +108,7 @@ static void *front_loop(void *context) {
             end(f, n >= 0 ? EIO : errno == ENODEV ? 0 : errno);
             break;
         } else if (!lfs_front_read_request(f, bytes, (size_t)n) && !lfs_front_answer_request(f, bytes, (size_t)n)) {
+            keep_pages(bytes, (size_t)n);
             bytes = forward(f, bytes, (size_t)n);
         }
     }
@@ -139,6 +149,7 @@ void *lfs_front_new(lfs_engine *e, uint64_t inbox, uint64_t kind, const int *err
     f->buffer_bytes = buffer_bytes();
     f->texts = lfs_front_texts_new();
     pthread_mutex_init(&f->lock, NULL);
+    pthread_mutex_init(&f->telling, NULL);
     f->handed_tail = &f->handed;
     f->requests_tail = &f->requests;
     f->due_tail = &f->due;
@@ -155,7 +166,9 @@ int lfs_front_start(lfs_engine *e) {
     if (flags < 0 || fcntl(f->device, F_SETFL, flags & ~O_NONBLOCK)) return -1;
     if ((errno = pthread_create(&f->thread, NULL, front_loop, f))) return -1;
     pthread_setname_np(f->thread, "lfs-front");
+    pthread_mutex_lock(&f->telling);
     f->running = 1;
+    pthread_mutex_unlock(&f->telling);
     return 0;
 }
 
@@ -169,7 +182,9 @@ void lfs_front_stop(lfs_engine *e) {
         pthread_kill(f->thread, SIGURG);
         nanosleep(&a_moment, NULL);
     }
+    pthread_mutex_lock(&f->telling);
     f->running = 0;
+    pthread_mutex_unlock(&f->telling);
 }
 
 static void free_tickets(lfs_ticket *t) {

@@ -47,6 +47,7 @@ typedef struct lfs_front_request {
 #define LFS_FRONT_NAMES 16384 /* chains; inbox/ shows 10,000 names */
 #define LFS_FRONT_FILES 4096
 #define LFS_FRONT_SPARE 64 /* buffers kept */
+#define LFS_FRONT_TELL 256 /* accounts of a group of which T2 tells the kernel; of more, Python does, while T2 goes on */
 #define LFS_FRONT_TOLD 256 /* verdicts of which Python is told together, when nobody asks before */
 
 struct lfs_front {
@@ -58,6 +59,7 @@ struct lfs_front {
     int device, ready;
     size_t buffer_bytes;
     pthread_t thread;
+    pthread_mutex_t telling; /* T2 tells the kernel: over `running`, which it needs for that */
     int running;
     _Atomic int stopping;
     pthread_mutex_t lock; /* over what follows */

@@ -136,20 +136,33 @@ static int look_in_account(lfs_front *f, const fuse_head *h, const char *name, s
     uint8_t text[LFS_BALANCE_BYTES];
     lfs_front_found found;
     uint64_t ordinal = lfs_front_number(h->nodeid);
+    uint32_t asked;
     if (len != 12 || memcmp(name, "balance.json", len) != 0) return 0;
-    if (lfs_kernel_hold(f->engine, ordinal)) return 0; /* before the state is read that is answered */
-    if (balance_found(f, ordinal, text, &found)) return lfs_front_entry(f, h, &found, 0); /* valid for no time: see vfs/kernel.py */
+    if (lfs_kernel_looking(f->engine, ordinal, &asked)) return 0; /* before the state is read that is answered */
+    if (balance_found(f, ordinal, text, &found)) return lfs_front_entry(f, h, &found, lfs_kernel_entering(f->engine, ordinal, asked) ? f->tree.seconds : 0);
     lfs_kernel_forget(f->engine, ordinal, 1);
     return 0;
 }
 
 /* -- files */
 
+/* OPEN: what pages the kernel has may be old. It gets the new one, and need not ask for it. A commit that comes meanwhile has the pages dropped,
+ * but perhaps before they were stored, so they are dropped here as well. Nobody reads them: the OPEN that this is of is not answered. */
+static void renew_page(lfs_front *f, uint64_t node, uint32_t commits) {
+    uint8_t text[LFS_BALANCE_BYTES];
+    lfs_front_found found;
+    struct fuse_notify_store_out body = {.nodeid = node, .size = sizeof text};
+    struct fuse_out_header out = {.len = sizeof out + sizeof body + sizeof text, .error = FUSE_NOTIFY_STORE};
+    struct iovec parts[] = {{&out, sizeof out}, {&body, sizeof body}, {text, sizeof text}};
+    int stored = balance_found(f, lfs_front_number(node), text, &found) && writev(f->device, parts, 3) >= 0;
+    if (!stored || lfs_kernel_commits(f->engine, lfs_front_number(node)) != commits) drop_pages(f, node);
+}
+
 static int of_balance(lfs_front *f, const fuse_head *h) {
     uint8_t text[LFS_BALANCE_BYTES];
     lfs_front_found found;
     uint64_t ordinal = lfs_front_number(h->nodeid);
-    uint32_t asked;
+    uint32_t asked, commits;
     switch (h->opcode) {
     case FUSE_GETATTR:
         asked = lfs_kernel_asking(f->engine, ordinal);
@@ -157,7 +170,8 @@ static int of_balance(lfs_front *f, const fuse_head *h) {
         return lfs_front_attributes(f, h, &found, lfs_kernel_lasting(f->engine, ordinal, asked) ? f->tree.seconds : 0);
     case FUSE_OPEN:
         if (!lfs_front_only_reads(h)) return lfs_front_error(f, h, EROFS);
-        if (lfs_kernel_opened(f->engine, ordinal)) drop_pages(f, h->nodeid);
+        commits = lfs_kernel_commits(f->engine, ordinal);
+        if (lfs_kernel_opened(f->engine, ordinal)) renew_page(f, h->nodeid, commits);
         return lfs_front_opens(f, h);
     case FUSE_READ: return balance_found(f, ordinal, text, &found) && lfs_front_reads(f, h, text, sizeof text);
     case FUSE_RELEASE: lfs_kernel_released(f->engine, ordinal); return lfs_front_error(f, h, 0);

@@ -6,6 +6,7 @@
 #include "front.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define RECORD_BYTES 640 /* of a receipt with the longest name and the largest numbers */
@@ -82,6 +83,28 @@ uint32_t lfs_front_told(lfs_engine *e, lfs_front_answer *out, uint32_t cap) {
     if (f->n_told) memmove(f->told, f->told + n, f->n_told * sizeof *out);
     pthread_mutex_unlock(&f->lock);
     return n;
+}
+
+static int drop_attributes(const lfs_front *f, uint32_t ordinal) { /* never waits */
+    struct fuse_notify_inval_inode_out body = {.ino = f->tree.balance | ordinal, .off = -1};
+    struct fuse_out_header out = {.len = sizeof out + sizeof body, .error = FUSE_NOTIFY_INVAL_INODE};
+    struct iovec parts[] = {{&out, sizeof out}, {&body, sizeof body}};
+    return writev(f->device, parts, 2) < 0 ? -1 : 0;
+}
+
+/* Of what is published the kernel is told here, as far as that is balances which nobody has open; what is left in `touched` is Python's. Not while Python
+ * tells: two at once would undo what the other notes (kernel.c). */
+void lfs_front_tell(lfs_engine *e) {
+    lfs_front *f = e->front;
+    uint32_t ordinals[LFS_FRONT_TELL], n;
+    pthread_mutex_lock(&f->telling); /* the device is not closed meanwhile. T7 never takes this */
+    n = f->running && f->tree.balance ? lfs_kernel_take(e, ordinals, LFS_FRONT_TELL) : 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint8_t tell = lfs_kernel_committed_unopened(e, ordinals[i]);
+        if (tell == LFS_TELL_ATTRIBUTES && drop_attributes(f, ordinals[i]) && lfs_kernel_missed(e, ordinals[i])) tell = LFS_TELL_PAGES;
+        if (tell == LFS_TELL_PAGES) lfs_kernel_leave(e, ordinals[i]);
+    }
+    pthread_mutex_unlock(&f->telling);
 }
 
 /* Under the engine's lock. Returns whether it waits for Python. */
