@@ -20,7 +20,11 @@ from ledgerfsd.state.tip import Mark, Tip
 
 SHORTEST_SECONDS: Final = 1.0
 LONGEST_SECONDS: Final = 10.0
-ENTRIES_SOON: Final = 500_000  # half a second of replay or so: then whatever a save costs. Fewer would make small runs
+ENTRIES_SOON: Final = 500_000  # half a second of replay or so. Fewer would make small runs
+ENTRIES_MOST: Final = (
+    1_000_000  # when a save takes much processor time: of a million accounts it writes nearly all pages
+)
+SPENT_AN_ENTRY: Final = 250e-9  # seconds of processor time for saving, an entry, that are not much
 COST_FACTOR: Final = 10  # a save that took t seconds is followed by 10 t without one: at most a tenth of one core
 
 log = structlog.get_logger()
@@ -70,7 +74,7 @@ class Projector:
         self._next_entries = self._engine.counts().entries + ENTRIES_SOON  # unless it succeeds: not again at once
         if self._engine.failure:
             return  # read-only: what reached the disk is uncertain, and the next start decides it from the journal
-        began = time.monotonic()
+        began, spent = time.monotonic(), time.thread_time()
         try:
             self.save_now()
         except (OSError, lmdb.Error, LedgerError) as error:
@@ -84,7 +88,8 @@ class Projector:
         self.trouble = ""
         cost = time.monotonic() - began
         self._wait_seconds = min(max(cost * COST_FACTOR, SHORTEST_SECONDS), LONGEST_SECONDS)
-        self._next_entries = self._saved_entries + ENTRIES_SOON
+        enough = round((time.thread_time() - spent) / SPENT_AN_ENTRY)
+        self._next_entries = self._saved_entries + min(max(enough, ENTRIES_SOON), ENTRIES_MOST)
 
     def save_now(self) -> None:
         """Save in the calling thread. Raises OSError, lmdb.Error or StoreError. One thread at a time."""

@@ -250,6 +250,7 @@ def by_entries_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projectors, "SHORTEST_SECONDS", 3600.0)
     monkeypatch.setattr(projectors, "LONGEST_SECONDS", 3600.0)
     monkeypatch.setattr(projectors, "ENTRIES_SOON", 100)
+    monkeypatch.setattr(projectors, "SPENT_AN_ENTRY", 1.0)
 
 
 @pytest.mark.usefixtures("by_entries_only")
@@ -266,6 +267,23 @@ def test_so_many_entries_are_saved_at_once_and_fewer_are_not(filled: Path) -> No
         store.projector.stop()
     with opened(filled) as again:
         assert again.engine.recovery.replayed == 0
+
+
+@pytest.mark.usefixtures("by_entries_only")
+def test_after_a_dear_save_more_entries_may_come(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a ledger of a million accounts would spend more on saves than on replaying what they spare; but not without bound."""
+    monkeypatch.setattr(projectors, "SPENT_AN_ENTRY", 1e-12)
+    monkeypatch.setattr(projectors, "ENTRIES_MOST", 200)
+    with opened(filled, close=False) as store:
+        store.projector.start()
+        submit(store, *[pay("0.01")] * 120)
+        wait_until(lambda: store.projector.lag_entries == 0)
+        submit(store, *[pay("0.01")] * 120)
+        time.sleep(0.05)
+        assert store.projector.lag_entries == 121
+        submit(store, *[pay("0.01")] * 120)
+        wait_until(lambda: store.projector.lag_entries == 0)
+        store.projector.stop()
 
 
 @pytest.mark.usefixtures("by_entries_only")
