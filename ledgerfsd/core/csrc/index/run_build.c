@@ -209,6 +209,22 @@ int lfs_runs_between(lfs_engine *e) {
     return stopping ? -1 : build_now(e);
 }
 
+/* Under `turn`. Until there is something to do, or the time is over: returns whether it is. */
+static int rest(lfs_runs *r, unsigned milliseconds) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += milliseconds / 1000;
+    until.tv_nsec += milliseconds % 1000 * 1000000l;
+    if (until.tv_nsec >= 1000000000l) until.tv_sec++, until.tv_nsec -= 1000000000l;
+    return pthread_cond_timedwait(&r->wanted, &r->turn, &until) == ETIMEDOUT;
+}
+
+void lfs_runs_rest(lfs_runs *r, unsigned milliseconds) {
+    pthread_mutex_lock(&r->turn);
+    if (r->running && !r->stopping && (!r->target || lfs_runs_frozen(r))) rest(r, milliseconds);
+    pthread_mutex_unlock(&r->turn);
+}
+
 static void *build_loop(void *context) {
     lfs_engine *e = context;
     lfs_runs *r = &e->runs;
@@ -225,10 +241,7 @@ static void *build_loop(void *context) {
         if (failed != -1) r->trouble = failed;
         if (failed > 0) pthread_cond_broadcast(&r->done);
         if (r->stopping || (!failed && ((r->target && !lfs_runs_frozen(r)) || (!r->target && enough(e))))) continue;
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_sec++;
-        if (pthread_cond_timedwait(&r->wanted, &r->turn, &until) == ETIMEDOUT) lfs_runs_idle(r);
+        if (rest(r, 1000)) lfs_runs_idle(r);
     }
     pthread_mutex_unlock(&r->turn);
     return NULL;

@@ -145,13 +145,23 @@ static strand *strand_of(merger *m, const lfs_run *runs, uint32_t count) {
     return s;
 }
 
+/* A large merge is not done in one go, while commits wait for a processor, but some times as quickly as its entries came: PACE merges take their turns until
+ * as many entries have come again (there are three kinds). When none come it waits all the same, a little for each piece, and is done in seconds. */
+#define PACE 4
+#define PACE_MILLISECONDS 20
+
+static int is_ahead(const lfs_engine *e, const lfs_run_writer *w, uint64_t records, uint64_t since) {
+    uint64_t come = atomic_load_explicit(&e->entries, memory_order_relaxed) - since;
+    return w->records * (w->end - w->first) > PACE * come * records;
+}
+
 /* Write the merged run. Returns 0, an errno, or -1 to stop for now. */
 static int write_merged(lfs_engine *e, int kind, uint32_t from, uint32_t count, lfs_run *made) {
     lfs_runs *r = &e->runs;
     const lfs_run *runs = r->list[kind].runs + from;
     char name[48];
     lfs_run_writer w;
-    uint64_t records = 0;
+    uint64_t records = 0, since = atomic_load(&e->entries);
     for (uint32_t i = 0; i < count; i++) records += runs[i].is.records;
     lfs_run_name(name, kind, runs[0].is.first, runs[count - 1].is.end);
     int failed = lfs_run_write_begin(&w, r->dir, name, kind, runs[0].is.first, runs[count - 1].is.end, records);
@@ -162,7 +172,10 @@ static int write_merged(lfs_engine *e, int kind, uint32_t from, uint32_t count, 
     strand *all = strand_of(m, runs, count);
     for (go_on(m, all); !failed && !m->damaged && left(all); go_on(m, all)) {
         lfs_run_write(&w, all->at, left(all));
-        if (w.records % BETWEEN_RECORDS < ROOM_RECORDS) failed = lfs_runs_between(e);
+        if (w.records % BETWEEN_RECORDS >= ROOM_RECORDS) continue;
+        if (is_ahead(e, &w, records, since)) lfs_runs_rest(r, PACE_MILLISECONDS);
+        failed = lfs_runs_between(e);
+        if (!failed && r->running) failed = lfs_ids_sift(e); /* T1 looks into each run of ids that is in no sieve */
     }
     int damaged = m->damaged;
     free(m);

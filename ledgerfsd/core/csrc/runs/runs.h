@@ -265,6 +265,8 @@ int lfs_run_write_all(lfs_runs *r, int kind, uint64_t first, uint64_t end, lfs_r
 int lfs_runs_frozen(const lfs_runs *r);
 /* Called now and then by a merge, which may take seconds: builds what there is to build. Returns 0, an errno, or -1 to stop for now. */
 int lfs_runs_between(struct lfs_engine *e);
+/* T6, in the middle of something that nobody waits for: lets others have the processor, until there is something to build or the time is over. */
+void lfs_runs_rest(lfs_runs *r, unsigned milliseconds);
 void lfs_runs_idle(lfs_runs *r); /* gives the memory for building back */
 /* While no thread runs (replay): build and merge when there is enough. */
 int lfs_runs_step(struct lfs_engine *e);
