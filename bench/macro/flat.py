@@ -118,6 +118,8 @@ def _figures(report: Report, made: int, seconds: float, empty: float) -> None:
     report.add(f"flat, rate of the first {size}", "tx/s", first)
     report.add(f"flat, rate of the last {size}", "tx/s", last)
     report.add("flat, rate, last tenth / first tenth", "x", last / first, aim="aim 0.9")
+    report.add(f"flat, rate, last tenth / first {1 / SAMPLES:.0%}", "x", last / rates[0], aim="aim 0.9")
+    report.add(f"flat, slowest of {len(rates)} parts / first tenth", "x", min(rates) / first)
     for name in (*THREADS, "daemon"):
         series = report.series[f"{name}_ns"]
         report.add(f"flat, processor time of the first {size}, {name}", "ns/tx", statistics.mean(series[:part]))
