@@ -175,6 +175,8 @@ class Publisher:
                 task.cancel()
             await asyncio.wait((pump, gone))
             if pump not in done:
+                if not pump.cancelled():
+                    pump.exception()  # known: it met the lost connection itself, before it could be cancelled
                 raise Retry("the connection was lost")
             await pump
         finally:
