@@ -32,10 +32,12 @@ _fork = multiprocessing.get_context("fork")
 
 
 def run(report: Report, directory: Path, *, seed: int, transactions: int, accounts: int) -> None:
-    """Fill it, once. Raises LedgerError when the disk has no room for it."""
-    need_room(directory, transactions)
-    with _memory_in_use(directory):
-        _run(report, directory, seed, transactions, accounts)
+    """Fill it, ``report.repeats`` times; the series are those of the last. Raises LedgerError when the disk has no room for it."""
+    for turn in range(report.repeats):
+        report.series.clear()
+        need_room(directory, transactions)
+        with _memory_in_use(directory):
+            _run(report, directory, seed + turn, transactions, accounts)
 
 
 def _run(report: Report, directory: Path, seed: int, transactions: int, accounts: int) -> None:
