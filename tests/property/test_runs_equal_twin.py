@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,30 @@ def test_merged_is_as_made_at_once(log: tuple[int, int, int, list[Record]], piec
         (path,) = Path(folder).iterdir()
         assert path.name == runs.name(kind, first, end)
         assert path.read_bytes() == write(kind, first, end, records)
+
+
+@pytest.mark.parametrize("kind", [POSTINGS, WORDS, IDS])
+@pytest.mark.parametrize("keys", ["one", "few", "many of each", "spread", "rising", "falling", "two ends"])
+def test_longer_than_the_rooms_of_a_merge(tmp_path: Path, kind: int, keys: str) -> None:
+    """Runs of thousands of records, of unlike lengths: what is merged four parts at a time comes out as when sorted at once."""
+    chance, count = random.Random(7), 12_000
+    key_of = {
+        "one": [5] * count,
+        "few": [chance.randrange(9) for _ in range(count)],
+        "many of each": [chance.randrange(200) for _ in range(count)],
+        "spread": [chance.randrange(2**24) for _ in range(count)],
+        "rising": [at // 3 for at in range(count)],
+        "falling": [(count - at) // 2 for at in range(count)],
+        "two ends": [chance.choice((0, 1, 2**24 - 2, 2**24 - 1, at)) for at in range(count)],
+    }
+    length, states = (480, 4) if kind == POSTINGS else (0, 1)
+    records = [Record(key, at, length, at % states) for at, key in enumerate(key_of[keys])]
+    whole = runs.make(tmp_path, kind, 0, count, records).read_bytes()
+    cuts, names = [0, 1, 129, 4_000, 4_513, 9_000, 9_020, count], []
+    for begin, end in pairwise(cuts):
+        names.append(runs.make(tmp_path, kind, begin, end, records[begin:end]).name)
+    runs.join(tmp_path, kind, names)
+    assert (tmp_path / runs.name(kind, 0, count)).read_bytes() == whole
 
 
 def test_more_than_64_are_not_merged(tmp_path: Path) -> None:

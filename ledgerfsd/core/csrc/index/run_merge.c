@@ -57,7 +57,7 @@ typedef struct strand { /* records in their order: those of one run, or of two s
     struct strand *older, *newer;
     const lfs_run *run; /* NULL: of two strands */
     uint64_t block;     /* of the run, the next */
-    lfs_record room[ROOM_RECORDS + 1]; /* and one that merge_steps may look at */
+    lfs_record room[ROOM_RECORDS + 1]; /* and one that merge_step may look at */
 } strand;
 
 typedef struct {
@@ -68,30 +68,81 @@ typedef struct {
 
 static uint64_t left(const strand *s) { return (uint64_t)(s->end - s->at); }
 
-/* So many steps, for none of which a strand comes to its end. Of equal keys the older strand's come first, for its entries are all before. A key is
- * loaded a step before it is known whether it is wanted: so a step waits for a comparison, and not for memory as well. */
-static inline void merge_steps(strand *older, strand *newer, lfs_record *out, uint64_t steps) {
-    const lfs_record *a = older->at, *b = newer->at;
-    uint64_t a_key = a->key, b_key = b->key;
-    for (uint64_t i = 0; i < steps; i++) {
-        uint64_t a_next = a[1].key, b_next = b[1].key, newer_first = -(uint64_t)(b_key < a_key);
-        out[i] = *(const lfs_record *)((uintptr_t)a ^ (((uintptr_t)a ^ (uintptr_t)b) & newer_first)); /* of ?: a branch would be made */
-        b -= (int64_t)newer_first;
-        a += 1 + (int64_t)newer_first;
-        b_key ^= (b_key ^ b_next) & newer_first;
-        a_key ^= (a_key ^ a_next) & ~newer_first;
-    }
-    older->at = a;
-    newer->at = b;
-}
-
 static uint64_t take(strand *s, lfs_record *out, uint64_t n) {
     memcpy(out, s->at, n * sizeof *out);
     s->at += n;
     return n;
 }
 
-/* The same, but what follows in one strand without one of the other between goes at once: an account's postings in a run, and in many. Returns how many. */
+typedef uint64_t words __attribute__((vector_size(16), aligned(8), may_alias));
+_Static_assert(sizeof(lfs_record) == sizeof(words), "a record is copied at once");
+
+/* Of equal keys the older strand's come first, for its entries are all before. a, b: addresses of records. */
+static inline void merge_step(uintptr_t *a, uintptr_t *b, lfs_record *out) {
+    uint64_t newer_first = -(uint64_t)(((const lfs_record *)*b)->key < ((const lfs_record *)*a)->key);
+    __asm__("" : "+r"(newer_first)); /* or the compiler works it out a second time below, or makes a branch of it, which is guessed wrongly */
+    *(words *)out = *(const words *)(*a ^ ((*a ^ *b) & newer_first));
+    newer_first &= sizeof *out;
+    *b += newer_first;
+    *a += sizeof *out - newer_first;
+}
+
+/* How many of the first n records of both come from the older strand ("merge path", Odeh and others, 2012). */
+static uint64_t of_older(const strand *older, const strand *newer, uint64_t n) {
+    uint64_t low = n > left(newer) ? n - left(newer) : 0, high = n < left(older) ? n : left(older);
+    while (low < high) {
+        uint64_t middle = (low + high) / 2;
+        if (older->at[middle].key <= newer->at[n - 1 - middle].key) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* How many come out until one of them has none left. */
+static uint64_t until_end(const strand *older, const strand *newer) {
+    uint64_t older_last = older->end[-1].key, newer_last = newer->end[-1].key;
+    int older_ends = older_last <= newer_last;
+    const strand *other = older_ends ? newer : older;
+    uint64_t low = 0, high = left(other);
+    while (low < high) {
+        uint64_t middle = (low + high) / 2;
+        if (older_ends ? other->at[middle].key < older_last : other->at[middle].key <= newer_last) low = middle + 1;
+        else high = middle;
+    }
+    return low + left(older_ends ? older : newer);
+}
+
+/* So many steps, before each of which both have some left. */
+static void merge_steps(strand *older, strand *newer, lfs_record *out, uint64_t steps) {
+    uintptr_t a = (uintptr_t)older->at, b = (uintptr_t)newer->at;
+    for (uint64_t i = 0; i < steps; i++) merge_step(&a, &b, &out[i]);
+    older->at = (const lfs_record *)a;
+    newer->at = (const lfs_record *)b;
+}
+
+/* Until one has none left, or `most` have come out. Each step waits for the one before; so four parts are merged side by side. Returns how many. */
+static uint64_t merge_parts(strand *older, strand *newer, lfs_record *out, uint64_t most) {
+    uint64_t end = until_end(older, newer), steps = end < most ? end : most, part = steps / 4;
+    uintptr_t a[4], b[4];
+    for (uint64_t i = 0; i < 4; i++) {
+        uint64_t before = of_older(older, newer, i * part);
+        a[i] = (uintptr_t)(older->at + before);
+        b[i] = (uintptr_t)(newer->at + i * part - before);
+    }
+    for (uint64_t i = 0; i < part; i++) {
+        merge_step(&a[0], &b[0], &out[i]);
+        merge_step(&a[1], &b[1], &out[i + part]);
+        merge_step(&a[2], &b[2], &out[i + 2 * part]);
+        merge_step(&a[3], &b[3], &out[i + 3 * part]);
+    }
+    older->at = (const lfs_record *)a[3];
+    newer->at = (const lfs_record *)b[3];
+    merge_steps(older, newer, out + 4 * part, steps - 4 * part);
+    return steps;
+}
+
+/* So many steps at most, which neither has fewer records than. What follows in one strand without one of the other between goes at once: an account's
+ * postings in a run, and in many. Returns how many. */
 #define TOGETHER 16
 static uint64_t merge_many(strand *older, strand *newer, lfs_record *out, uint64_t steps) {
     uint64_t n = 0;
@@ -103,10 +154,15 @@ static uint64_t merge_many(strand *older, strand *newer, lfs_record *out, uint64
     return n;
 }
 
+static int has_many_of_each(const strand *s) { return (s->end[-1].key - s->at->key) * TOGETHER <= left(s); }
+
 static void read_on(merger *m, strand *s) {
     uint64_t n = 0;
-    for (int some = 1; n < ROOM_RECORDS && s->block < s->run->blocks && some > 0; n += some > 0 ? (uint64_t)some : 0)
-        if ((some = lfs_run_block(s->run, s->block++, s->room + n)) < 0) m->damaged = 1;
+    while (n < ROOM_RECORDS && s->block < s->run->blocks && !m->damaged) {
+        int some = lfs_run_two_blocks(s->run, s->block, s->room + n);
+        if (some < 0) m->damaged = 1;
+        else n += (uint64_t)some, s->block += (some + LFS_RUN_BLOCK - 1) / LFS_RUN_BLOCK;
+    }
     s->end = s->room + n;
 }
 
@@ -119,15 +175,13 @@ static void go_on(merger *m, strand *s) {
         read_on(m, s);
         return;
     }
-    for (uint64_t some = 1; n < ROOM_RECORDS && some; n += some) {
+    for (uint64_t some = 1; n < ROOM_RECORDS && some;) {
         if (!left(older)) go_on(m, older);
         if (!left(newer)) go_on(m, newer);
-        uint64_t a = left(older), b = left(newer);
-        some = a && (a < b || !b) ? a : b;
-        if (some > ROOM_RECORDS - n) some = ROOM_RECORDS - n;
-        if (!a || !b) take(a ? older : newer, s->room + n, some);
-        else if (some > TOGETHER) some = merge_many(older, newer, s->room + n, some);
-        else merge_steps(older, newer, s->room + n, some);
+        uint64_t a = left(older), b = left(newer), least = a < b ? a : b, room = ROOM_RECORDS - n;
+        if (!least) n += some = take(a ? older : newer, s->room + n, a + b < room ? a + b : room);
+        else if (least >= TOGETHER && room >= TOGETHER && has_many_of_each(older)) n += some = merge_many(older, newer, s->room + n, least < room ? least : room);
+        else n += some = merge_parts(older, newer, s->room + n, room);
     }
     s->end = s->room + n;
 }

@@ -74,31 +74,64 @@ static inline uint64_t get_varint(const uint8_t **p) {
     return (value & 0x0fffffff) | (value & 0x0fffffff00000000) >> 4;
 }
 
-_Static_assert(sizeof(lfs_run_footer) >= 3 * 10 + sizeof(uint64_t), "lfs_run_block looks at one record behind the end");
+_Static_assert(sizeof(lfs_run_footer) >= 3 * 10 + sizeof(uint64_t), "a block's reader looks at one record behind the end");
 
-static inline int records_read(const lfs_run *run, const lfs_fence *f, const uint8_t *p, const uint8_t *end, lfs_record *out, uint32_t n, int has_len) {
-    uint64_t key = f->key, index = 0, len = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (p >= end) return -1;
-        uint64_t head = get_varint(&p);
-        index = (head & 1 ? run->is.first : index) + (head >> 3);
-        if (head & 1) key += get_varint(&p);
-        if (has_len) {
-            uint64_t more = get_varint(&p);
-            len += (more >> 1) ^ -(more & 1);
-        }
-        out[i] = (lfs_record){key, (uint32_t)index, (uint16_t)len, (uint8_t)(head >> 1 & 3)};
+typedef struct { /* where the reading of a block is, and what its next record is told against */
+    const uint8_t *p, *end;
+    uint64_t key, index, len;
+} block_reading;
+
+/* Returns -1 for damage. */
+static inline int block_begin(const lfs_run *run, uint64_t block, block_reading *r) {
+    const lfs_fence *f = &run->fences[block];
+    uint64_t until = block + 1 < run->blocks ? f[1].offset : run->is.bytes;
+    if (f->offset > until || until > run->is.bytes || f->check != (uint32_t)XXH3_64bits(run->map + f->offset, until - f->offset)) return -1;
+    *r = (block_reading){run->map + f->offset, run->map + until, f->key, 0, 0};
+    return 0;
+}
+
+static inline void record_read(block_reading *r, uint64_t first, lfs_record *out, int has_len) {
+    uint64_t head = get_varint(&r->p);
+    r->index = (head & 1 ? first : r->index) + (head >> 3);
+    if (head & 1) r->key += get_varint(&r->p);
+    if (has_len) {
+        uint64_t more = get_varint(&r->p);
+        r->len += (more >> 1) ^ -(more & 1);
     }
-    return p == end ? (int)n : -1;
+    *out = (lfs_record){r->key, (uint32_t)r->index, (uint16_t)r->len, (uint8_t)(head >> 1 & 3)};
+}
+
+static inline int records_read(const lfs_run *run, block_reading r, lfs_record *out, uint32_t n, int has_len) {
+    for (uint32_t i = 0; i < n; i++) {
+        if (r.p >= r.end) return -1;
+        record_read(&r, run->is.first, &out[i], has_len);
+    }
+    return r.p == r.end ? (int)n : -1;
+}
+
+/* Two full blocks side by side: where a number begins is known when the one before has been read, and that is most of the time. */
+static inline int pairs_read(const lfs_run *run, block_reading a, block_reading b, lfs_record *out, int has_len) {
+    for (uint32_t i = 0; i < LFS_RUN_BLOCK; i++) {
+        if (a.p >= a.end || b.p >= b.end) return -1;
+        record_read(&a, run->is.first, &out[i], has_len);
+        record_read(&b, run->is.first, &out[LFS_RUN_BLOCK + i], has_len);
+    }
+    return a.p == a.end && b.p == b.end ? 2 * LFS_RUN_BLOCK : -1;
 }
 
 int lfs_run_block(const lfs_run *run, uint64_t block, lfs_record *out) {
-    const lfs_fence *f = &run->fences[block];
-    uint64_t until = block + 1 < run->blocks ? f[1].offset : run->is.bytes, left = run->is.records - block * LFS_RUN_BLOCK;
+    block_reading r;
+    uint64_t left = run->is.records - block * LFS_RUN_BLOCK;
     uint32_t n = left < LFS_RUN_BLOCK ? (uint32_t)left : LFS_RUN_BLOCK;
-    if (f->offset > until || until > run->is.bytes || f->check != (uint32_t)XXH3_64bits(run->map + f->offset, until - f->offset)) return -1;
-    const uint8_t *p = run->map + f->offset, *end = run->map + until;
-    return run->is.kind == LFS_POSTINGS ? records_read(run, f, p, end, out, n, 1) : records_read(run, f, p, end, out, n, 0);
+    if (block_begin(run, block, &r)) return -1;
+    return run->is.kind == LFS_POSTINGS ? records_read(run, r, out, n, 1) : records_read(run, r, out, n, 0);
+}
+
+int lfs_run_two_blocks(const lfs_run *run, uint64_t block, lfs_record *out) {
+    block_reading a, b;
+    if (run->is.records - block * LFS_RUN_BLOCK < 2 * LFS_RUN_BLOCK) return lfs_run_block(run, block, out);
+    if (block_begin(run, block, &a) || block_begin(run, block + 1, &b)) return -1;
+    return run->is.kind == LFS_POSTINGS ? pairs_read(run, a, b, out, 1) : pairs_read(run, a, b, out, 0);
 }
 
 static int load_block(lfs_run_cursor *c, const lfs_run *run, uint64_t block) {

@@ -101,6 +101,7 @@ const char *lfs_run_open(lfs_run *run, int dir, const char *name);
 void lfs_run_close(lfs_run *run);
 /* The number of the records of a block. */
 int lfs_run_block(const lfs_run *run, uint64_t block, lfs_record *out);
+int lfs_run_two_blocks(const lfs_run *run, uint64_t block, lfs_record *out); /* of the next as well, when both are full */
 /* Add what the records of a key with index < bound come to. */
 int lfs_run_before(const lfs_run *run, uint64_t key, uint64_t bound, lfs_past *sum);
 /* Put the cursor on the first record of key with rank (or end in the log, or index) at or above (above; at or above) value, or on what follows
