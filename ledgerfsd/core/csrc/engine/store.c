@@ -185,6 +185,7 @@ int lfs_segments_open(lfs_engine *e) {
 
 const lfs_segment *lfs_segment_at(lfs_engine *e, uint64_t offset) {
     uint32_t low = 0, high = e->n_segments;
+    if (e->segments[high - 1].base <= offset) low = high - 1; /* what is read most is what has just been written */
     while (high - low > 1) {
         uint32_t middle = (low + high) / 2;
         if (e->segments[middle].base <= offset) low = middle;
