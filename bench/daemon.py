@@ -36,10 +36,14 @@ class Mounted:
     def __enter__(self) -> Mounted:
         shutil.rmtree(self._directory, ignore_errors=True)
         self._directory.mkdir(parents=True)
-        self.store_command("init", "--ledger", "ledger.example/bench")
-        self.start()
-        if self._accounts:
-            copy(workload.open_accounts(self._accounts), self.mount / "inbox" / "accounts.ndjson")
+        try:
+            self.store_command("init", "--ledger", "ledger.example/bench")
+            self.start()
+            if self._accounts:
+                copy(workload.open_accounts(self._accounts), self.mount / "inbox" / "accounts.ndjson")
+        except BaseException:  # a million accounts take long enough for Ctrl-C
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
