@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass
+class _Taking:
+    """Whether something is taken down just now, and whether it was interrupted meanwhile."""
+
+    down: bool = False
+    interrupted: bool = False
+
+
+_taking = _Taking()
 
 
 @contextmanager
@@ -20,7 +33,12 @@ def interruptible() -> Iterator[None]:
             os._exit(128 + number)
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        for client in multiprocessing.active_children():
+            client.terminate()
+        if _taking.down:
+            _taking.interrupted = True
+        else:
+            raise KeyboardInterrupt
 
     for each in signals:
         signal.signal(each, stop)
@@ -29,3 +47,16 @@ def interruptible() -> Iterator[None]:
     finally:
         for each in signals:
             signal.signal(each, before[each])
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """For taking something down: an interrupt comes when it is done."""
+    outer, _taking.down = _taking.down, True
+    try:
+        yield
+    finally:
+        _taking.down = outer
+        if _taking.interrupted and not outer:
+            _taking.interrupted = False
+            raise KeyboardInterrupt

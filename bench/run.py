@@ -86,7 +86,7 @@ def main() -> int:
             return 130
         finally:
             if not options.keep:
-                shutil.rmtree(directory, ignore_errors=True)
+                remove(directory)
     print(f"written to {options.json}" + (f"; FAILED: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 
@@ -122,6 +122,16 @@ def one(name: str, directory: Path, record: Record, options: argparse.Namespace,
     print(report.table() + (f"\nFAILED: {failed}" if failed else ""))
     print(f"{name}: {facts['seconds']} s", file=sys.stderr, flush=True)
     return not failed
+
+
+def remove(directory: Path) -> None:
+    """It and all below; a signer whose daemon was killed may put something there for a moment yet."""
+    for _ in range(20):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(0.1)
+    print(f"could not remove {directory}; please do", file=sys.stderr)
 
 
 def told(error: LedgerError) -> str:

@@ -15,12 +15,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import psycopg
 
 from bench import workload
+from bench.interrupt import undisturbed
 from bench.safety import DURABLE
 from ledgerfsd.errors import LedgerError
 
@@ -93,7 +95,8 @@ class Cluster:
         text = "".join(f"{name} = {value}\n" for name, value in self._settings.items())
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(text + f"unix_socket_directories = '{self.directory}'\n")
-        self._run("pg_ctl", "--pgdata", self._data, "--wait", "--log", self.directory / "log", "start")
+        with undisturbed():  # else it comes up when nobody is there to stop it
+            self._run("pg_ctl", "--pgdata", self._data, "--wait", "--log", self.directory / "log", "start")
         with self.connect() as connection:
             shown = {name: connection.execute(f"SHOW {name}").fetchone() for name in DURABLE}
             if any(value != (self._settings[name],) for name, value in shown.items()):
@@ -103,9 +106,11 @@ class Cluster:
             self._open_accounts(connection)
 
     def _stop(self) -> None:
-        if (self._data / "postmaster.pid").exists():
-            self._run("pg_ctl", "--pgdata", self._data, "--mode=immediate", "stop")
-        shutil.rmtree(self.directory, ignore_errors=True)
+        with undisturbed():
+            if (self._data / "postmaster.pid").exists():
+                with suppress(RuntimeError):  # it is down already
+                    self._run("pg_ctl", "--pgdata", self._data, "--mode=immediate", "stop")
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def connect(self) -> psycopg.Connection[tuple[object, ...]]:
         """A connection that commits each statement."""
@@ -211,6 +216,7 @@ class Cluster:
             user=self._user.pw_uid,
             group=self._user.pw_gid,
             extra_groups=[],
+            process_group=0,  # Ctrl-C is for us to answer
             check=False,
             stdout=subprocess.PIPE if program == "pgbench" else subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE,  # the server would keep it open

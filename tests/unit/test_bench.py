@@ -16,6 +16,7 @@ import pytest
 
 from bench import daemon, measure, record, run, safety, workload
 from bench.crew import crew
+from bench.interrupt import interruptible, undisturbed
 from bench.measure import Report, percentile
 from bench.peers import tigerbeetle
 from ledgerfsd.core.engine import Engine
@@ -391,6 +392,17 @@ def test_clients_that_wait_for_their_beginning_end_when_there_is_none() -> None:
     with pytest.raises(RuntimeError, match="no beginning"), crew(lambda barrier, _: barrier.wait(), [(), ()]):
         raise RuntimeError("no beginning")
     assert multiprocessing.active_children() == []
+
+
+def test_an_interrupt_waits_until_a_server_is_taken_down() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("the server is down")
+        done.append("the next is measured")
+    assert done == ["the server is down"]
 
 
 def test_what_was_measured_before_an_interrupt_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
