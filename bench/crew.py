@@ -21,7 +21,7 @@ def crew(client: Callable[..., None], each: Sequence[tuple[Any, ...]]) -> Iterat
     pipes, workers = list[Connection](), list[Any]()
     for arguments in each:
         here, there = _fork.Pipe(duplex=False)
-        worker = _fork.Process(target=client, args=(*arguments, barrier, there))
+        worker = _fork.Process(target=client, args=(*arguments, barrier, there), daemon=True)
         worker.start()
         there.close()  # so that its end is noticed
         pipes.append(here)
@@ -33,6 +33,10 @@ def crew(client: Callable[..., None], each: Sequence[tuple[Any, ...]]) -> Iterat
 
     try:
         yield go
+    except BaseException:  # they may wait for a beginning that does not come
+        for worker in workers:
+            worker.terminate()
+        raise
     finally:
         for worker, pipe in zip(workers, pipes, strict=True):
             worker.join()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import workload
+from bench.interrupt import undisturbed
 from bench.measure import REPOSITORY
 from ledgerfsd.errors import LedgerError
 
@@ -36,23 +37,32 @@ class Mounted:
     def __enter__(self) -> Mounted:
         shutil.rmtree(self._directory, ignore_errors=True)
         self._directory.mkdir(parents=True)
-        self.store_command("init", "--ledger", "ledger.example/bench")
-        self.start()
-        if self._accounts:
-            copy(workload.open_accounts(self._accounts), self.mount / "inbox" / "accounts.ndjson")
+        try:
+            self.store_command("init", "--ledger", "ledger.example/bench")
+            self.start()
+            if self._accounts:
+                copy(workload.open_accounts(self._accounts), self.mount / "inbox" / "accounts.ndjson")
+        except BaseException:  # a million accounts take long enough for Ctrl-C
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        self._detach()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        with undisturbed():
+            if self._process is not None and self._process.poll() is None:
+                self._process.send_signal(signal.SIGSTOP)  # so that it starts no more of them
+                for child in _children(self._process.pid):  # a signer that has only begun would make its folder anew
+                    os.kill(child, signal.SIGKILL)
+                self._process.kill()
+                self._process.wait()
+            self._detach()
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def store_command(self, name: str, *options: str) -> None:
         """Run ``ledgerfs NAME --store …``. Raises CalledProcessError."""
         command = [sys.executable, "-m", "ledgerfsd.cli.main", name, "--store", str(self.store), *options]
-        subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+        with undisturbed():  # what it starts itself would go on
+            subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL, process_group=0)
 
     def start(self) -> float:
         """Start the daemon; seconds until the mount answers."""
@@ -70,7 +80,8 @@ class Mounted:
         ]
         began = time.perf_counter()
         environment = os.environ | {"LEDGERFS_LAST_SIGNED": str(self._directory / "last-signed")}
-        self._process = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
+        with undisturbed():  # it is known, so that it can be taken down; Ctrl-C is for us to answer
+            self._process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, process_group=0)
         while not (self.mount / ".ledgerfs" / "version").exists():
             if self._process.poll() is not None or time.perf_counter() - began > READY_SECONDS:
                 raise RuntimeError(f"ledgerfsd did not become ready (exit code {self._process.poll()})")
@@ -132,6 +143,12 @@ class Mounted:
 
     def _detach(self) -> None:
         subprocess.run(["fusermount3", "-u", "-q", "-z", self.mount], check=False, capture_output=True)
+
+
+def _children(process: int) -> list[int]:
+    """Of all its threads."""
+    found = [task.read_text().split() for task in Path(f"/proc/{process}/task").glob("*/children")]
+    return [int(child) for each in found for child in each]
 
 
 def need_room(directory: Path, transactions: float) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import math
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,7 +48,11 @@ def timed() -> Iterator[Section]:
     """Hold the lock and take the time."""
     section = Section()
     with LOCK.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _tell(f"another benchmark is at work ({LOCK}); waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         section.quiet = _wait_until_idle()
         before, began = _processors(), time.perf_counter()
         yield section
@@ -112,6 +117,7 @@ class Report:
     def spent(self, name: str, section: Section) -> None:
         """Keep what a timed section cost."""
         self.sections.setdefault(name, []).append(section)
+        _tell(f"{name}: {section.seconds:.3g} s")
 
     def latencies(
         self, name: str, seconds: Sequence[float], *, unit: str = "ms", aims: Mapping[int, str] | None = None
@@ -134,6 +140,7 @@ class Report:
         """One more point of each of these series, which belong together."""
         for name, value in values.items():
             self.series.setdefault(name, []).append(value)
+        _tell(", ".join(f"{name} {_short(value)}" for name, value in values.items()))
 
     def note(self, text: str) -> None:
         """A sentence below the table, once."""
@@ -190,6 +197,11 @@ def each_of(report: Report, name: str, given: Sequence[T], work: Callable[[T], R
     report.spent(name, section)
     report.latencies(name, taken, unit=unit)
     return found
+
+
+def _tell(text: str) -> None:
+    """How far it is: the table comes at the end."""
+    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def _rounded(value: float) -> float:

@@ -54,14 +54,24 @@ class Record:
                     )
             self._data["measurements"] = found["measurements"]
 
+    def check(self) -> None:
+        """Whoever has measured for an hour wants to keep it. Raises LedgerError when the file cannot be written."""
+        try:
+            self._draft().unlink()
+        except OSError as error:
+            raise LedgerError(f"{self._path}: {error.strerror}", hint="give another file with --json") from None
+
     def keep(self, name: str, report: Report, facts: dict[str, Any], *, failed: str = "") -> None:
         """Put a measurement in and write the file: whole, or as it was."""
         measured = {"failed": failed} if failed else {}
         self._data["measurements"][name] = facts | measured | report.data()
+        self._draft().replace(self._path)
+
+    def _draft(self) -> Path:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         draft = self._path.with_suffix(".tmp")
         draft.write_text(text(self._data))
-        draft.replace(self._path)
+        return draft
 
 
 def _same(there: dict[str, str], here: dict[str, str]) -> bool:

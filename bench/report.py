@@ -150,7 +150,9 @@ def _machine(name: str, data: dict[str, Any], files: dict[str, str]) -> Iterator
     yield _table(("what", "is"), list((data["machine"] | data["code"]).items()))
     for key, measured in data["measurements"].items():
         yield f"### {key}: {measured['title'].strip().rstrip('.')}\n"
-        yield f"`{measured['command']}`, seed {measured['seed']}, {measured['began']}, {measured['seconds']} s, {measured['settings']}.\n"
+        commit = f"commit {measured['commit']}, " if "commit" in measured else ""
+        when = f"{measured['began']}, {measured['seconds']} s"
+        yield f"`{measured['command']}`, {commit}seed {measured['seed']}, {when}, {measured['settings']}.\n"
         if measured["unsafe"]:
             yield f"**UNSAFE: {', '.join(measured['unsafe'])}.** These figures count for nothing else.\n"
         if measured.get("quick"):

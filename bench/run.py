@@ -8,8 +8,8 @@ that has results of the same machine and the same code is added to. `make bench-
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -24,6 +24,7 @@ if __package__ in (None, ""):
 
 from bench import measure, safety  # noqa: E402
 from bench.fio import jobs  # noqa: E402
+from bench.interrupt import interruptible  # noqa: E402
 from bench.macro import (  # noqa: E402
     anchoring,
     audit,
@@ -63,29 +64,29 @@ def main() -> int:
         replace = options.replace or options.json is None
         options.json = options.json or DEFAULT
         record = Record(options.json, machine(options.dir), code(), replace=replace)
+        record.check()
     except LedgerError as error:
-        print(f"bench: {error}" + (f"; {error.hint}" if error.hint else ""), file=sys.stderr)
+        print(f"bench: {told(error)}", file=sys.stderr)
         return 2
     measure.patience = options.patience
     facts = machine(options.dir) | code() | {"seed": str(options.seed), "settings": safety.ALWAYS}
     print("\n".join(f"{name:12} {value}" for name, value in facts.items()), flush=True)
     for found in unsafe:
         print(f"UNSAFE       {found.where}: {safety.UNSAFE[found.name]}", flush=True)
-    directory = Path(tempfile.mkdtemp(prefix="ledgerfs-bench-", dir=options.dir))
-    directory.chmod(0o755)  # PostgreSQL runs as a user of its own
-    failed = []
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # servers and mounts are taken down, and what was measured is kept
-    try:
-        for name in options.only or (AIMS if options.aims else [name for name in MEASUREMENTS if name not in APART]):
-            failed += [name] * (not one(name, directory, record, options, [found.name for found in unsafe]))
-    except KeyboardInterrupt:
-        print(f"interrupted; what was measured is in {options.json}", file=sys.stderr)
-        return 130
-    finally:
-        if not options.keep:
-            shutil.rmtree(directory, ignore_errors=True)
+    failed: list[str] = []
+    names = options.only or (AIMS if options.aims else [name for name in MEASUREMENTS if name not in APART])
+    with interruptible():
+        directory = Path(tempfile.mkdtemp(prefix="ledgerfs-bench-", dir=options.dir))
+        directory.chmod(0o755)  # PostgreSQL runs as a user of its own
+        try:
+            for name in names:
+                failed += [name] * (not one(name, directory, record, options, [found.name for found in unsafe]))
+        except KeyboardInterrupt:
+            print(f"interrupted; what was measured is in {options.json}", file=sys.stderr)
+            return 130
+        finally:
+            if not options.keep:
+                remove(directory)
     print(f"written to {options.json}" + (f"; FAILED: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 
@@ -96,6 +97,7 @@ def one(name: str, directory: Path, record: Record, options: argparse.Namespace,
     facts: dict[str, Any] = {
         "title": (MEASUREMENTS[name].__doc__ or name).strip(),
         "began": now(),
+        "commit": code()["commit"],
         "command": command(name, options),
         "seed": options.seed,
         "settings": safety.ALWAYS,
@@ -106,6 +108,8 @@ def one(name: str, directory: Path, record: Record, options: argparse.Namespace,
     print(f"\n== {name}: {facts['command']}", flush=True)
     try:
         MEASUREMENTS[name](report, directory, options)
+    except LedgerError as error:  # what the user can change
+        failed = told(error)
     except Exception as error:
         traceback.print_exc()
         failed = f"{type(error).__name__}: {error}"[:500]
@@ -120,15 +124,31 @@ def one(name: str, directory: Path, record: Record, options: argparse.Namespace,
     return not failed
 
 
+def remove(directory: Path) -> None:
+    """It and all below; a signer whose daemon was killed may put something there for a moment yet."""
+    for _ in range(20):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(0.1)
+    print(f"could not remove {directory}; please do", file=sys.stderr)
+
+
+def told(error: LedgerError) -> str:
+    """What is wrong and what to do, in a line."""
+    return f"{error}" + (f"; {error.hint}" if error.hint else "")
+
+
 def command(name: str, options: argparse.Namespace) -> str:
     """How to run one measurement again as it was run."""
     words = [f"--only {name}"]
     for option in ("quick", "aims", "big"):
         words += [f"--{option}"] * getattr(options, option)
-    for option in ("repeats", "transactions", "seed"):
+    for option in ("repeats", "transactions", "seed", "accounts"):
         if getattr(options, option) != parser().get_default(option):
             words.append(f"--{option} {getattr(options, option)}")
-    words += ["--tigerbeetle PATH"] * bool(options.tigerbeetle)
+    if name in BESIDE_TIGERBEETLE:  # whoever has none can repeat all the others as they were run
+        words += ["--tigerbeetle PATH"] * bool(options.tigerbeetle)
     words += [f"--postgres {key}={value}" for key, value in options.postgres.items()]
     words += [f"--unsafe-{each}" for each in safety.UNSAFE if getattr(options, f"unsafe_{each}")]
     if name == "sustained" and not options.quick:
@@ -137,14 +157,18 @@ def command(name: str, options: argparse.Namespace) -> str:
 
 
 def existing(directory: Path) -> Path:
-    """The directory, made if need be."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """The directory, made if need be. Raises LedgerError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerError(f"{directory}: {error.strerror}", hint="give another place for stores with --dir") from None
     return directory
 
 
 def measure_ndjson(report: Report, directory: Path, options: Any) -> None:
     """NDJSON files through the mount and directly."""
-    ways = ["128 KiB writes, 1 writer", "128 KiB writes, 2 writers", "cp"] if options.aims else ndjson.ALL
+    ways = [f"128 KiB writes, {writers}" for writers in ("1 writer", "2 writers", "8 writers", "32 writers")]
+    ways = [*ways, ndjson.CP] if options.aims else list(ndjson.ALL)
     ndjson.run(report, directory, seed=options.seed, transactions=100_000 if options.quick else 1_000_000, ways=ways)
 
 
@@ -403,6 +427,7 @@ AIMS: Final = (
     "restart",
     "peers-million",
 )
+BESIDE_TIGERBEETLE: Final = ("peers", "peers-million")
 DEFAULT: Final = REPOSITORY / "build" / "bench.json"
 # What takes ten minutes, or 35 GB of disk: only when it is named.
 APART: Final = ("sustained", "flat")
@@ -423,16 +448,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="a tenth of the work, one run: does it work at all?")
     made.add_argument("--aims", action="store_true", help="what the table of aims needs, in a quarter of an hour")
     made.add_argument("--only", choices=list(MEASUREMENTS), action="append", help="only this one (may be repeated)")
-    made.add_argument("--repeats", type=int, help="runs of each measurement (default 3, quick 1)")
+    made.add_argument("--repeats", type=least(1), help="runs of each measurement (default 3, quick 1)")
     made.add_argument("--seed", type=int, default=1, help="of the workload (default 1)")
     made.add_argument(
-        "--transactions", type=int, help="how many, where that can be chosen (flat, restart, proofs, past …)"
+        "--transactions",
+        type=least(100_000),
+        help="how many, where that can be chosen (flat, restart, proofs, past …): 100,000 and more",
     )
-    made.add_argument("--accounts", type=int, default=10_000, help="how many flat has (default 10,000)")
+    made.add_argument("--accounts", type=least(2), default=10_000, help="how many flat has (default 10,000)")
     made.add_argument("--big", action="store_true", help="history with 10 million transactions and a million accounts")
-    made.add_argument("--sustained-seconds", type=float, default=600, help="how long sustained runs (default 600)")
+    made.add_argument("--sustained-seconds", type=amount, default=600, help="how long sustained runs (default 600)")
     made.add_argument(
-        "--sustained-rate", type=float, default=20_000, help="its transactions a second (default 20,000; 0: no limit)"
+        "--sustained-rate", type=amount, default=20_000, help="its transactions a second (default 20,000; 0: no limit)"
     )
     made.add_argument(
         "--tigerbeetle", type=Path, metavar="PATH", help="a tigerbeetle binary to compare with (peers, peers-million)"
@@ -446,7 +473,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--patience",
-        type=float,
+        type=amount,
         default=30,
         help="seconds to wait for an idle machine before each timed section (default 30)",
     )
@@ -465,6 +492,24 @@ def parser() -> argparse.ArgumentParser:
     for name, what in safety.UNSAFE.items():
         made.add_argument(f"--unsafe-{name}", action="store_true", help=f"measure in spite of {what}")
     return made
+
+
+def least(number: int) -> Callable[[str], int]:
+    """A whole number that is not less."""
+
+    def whole(text: str) -> int:
+        if not text.isdecimal() or int(text) < number:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {number:,} on")
+        return int(text)
+
+    return whole
+
+
+def amount(text: str) -> float:
+    """A number, not negative."""
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number, such as 600 or 0.5")
+    return float(text)
 
 
 def setting(text: str) -> tuple[str, str]:

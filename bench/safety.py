@@ -15,13 +15,15 @@ from ledgerfsd.errors import LedgerError
 UNSAFE: Final = {
     "memory": "stores on a file system of memory: fdatasync does nothing",
     "barriers": "a file system that does not flush the disk when it syncs",
-    "preload": "libraries loaded before ours (LD_PRELOAD): one may make fsync do nothing",
+    "preload": "libraries loaded before ours: one may make fsync do nothing",
     "asserts": "Python without asserts (-O): checks of the benchmarks are off",
     "postgres": "PostgreSQL that acknowledges before it is durable",
 }
 DURABLE: Final = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}  # of PostgreSQL
 _MEMORY: Final = ("tmpfs", "ramfs")
-_NO_BARRIER: Final = {"nobarrier", "barrier=0"}
+_MEMORY_DEVICES: Final = ("/dev/ram", "/dev/zram")
+_NO_BARRIER: Final = {"nobarrier", "barrier=0", "volatile"}  # volatile: of overlayfs, which then leaves syncs out
+_PRELOADED: Final = Path("/etc/ld.so.preload")
 # What no setting of ours turns off; printed with each run.
 ALWAYS: Final = (
     "fdatasync before every acknowledgement; every entry hashed, sealed and chained; "
@@ -38,14 +40,16 @@ class Found(NamedTuple):
 
 def look(directory: Path, postgres: Mapping[str, str]) -> list[Found]:
     """Whatever is unsafe here, for stores in ``directory`` and with these settings of PostgreSQL."""
-    kind, options = mounted(directory)
+    kind, source, options = mounted(directory)
     found = []
-    if kind in _MEMORY:
-        found.append(Found("memory", f"{directory} is on {kind}"))
+    if kind in _MEMORY or source.startswith(_MEMORY_DEVICES):
+        found.append(Found("memory", f"{directory} is on {kind if kind in _MEMORY else source}"))
     if off := sorted(_NO_BARRIER & set(options)):
         found.append(Found("barriers", f"{directory} is mounted with {', '.join(off)}"))
     if os.environ.get("LD_PRELOAD"):
         found.append(Found("preload", f"LD_PRELOAD is {os.environ['LD_PRELOAD']}"))
+    if _PRELOADED.exists() and (text := _PRELOADED.read_text().strip()):
+        found.append(Found("preload", f"{_PRELOADED} has {text}"))
     if sys.flags.optimize:
         found.append(Found("asserts", "python -O or PYTHONOPTIMIZE"))
     weak = [f"{name}={value}" for name, value in postgres.items() if value != DURABLE.get(name, value)]
@@ -64,13 +68,13 @@ def refuse(found: Collection[Found], allowed: Collection[str]) -> None:
             )
 
 
-def mounted(directory: Path) -> tuple[str, list[str]]:
-    """The type and the options of the file system that a directory is on."""
+def mounted(directory: Path) -> tuple[str, str, list[str]]:
+    """The type, the source (a device, mostly) and the options of the file system that a directory is on."""
     found = subprocess.run(
-        ["findmnt", "--noheadings", "--output", "FSTYPE,OPTIONS", "--target", directory],
+        ["findmnt", "--noheadings", "--output", "FSTYPE,SOURCE,OPTIONS", "--target", directory],
         capture_output=True,
         text=True,
         check=True,
     )
-    kind, _, options = found.stdout.strip().partition(" ")
-    return kind, options.strip().split(",")
+    kind, source, options = found.stdout.split(maxsplit=2)
+    return kind, source, options.strip().split(",")

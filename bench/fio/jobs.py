@@ -21,6 +21,7 @@ from bench import workload
 from bench.daemon import Mounted, copy, drop_caches
 from bench.macro.reading import ACCOUNTS, balances
 from bench.measure import Report, timed
+from ledgerfsd.errors import LedgerError
 
 JOBS: Final = Path(__file__).parent
 MEMORY: Final = Path("/dev/shm")
@@ -86,7 +87,9 @@ def run(
     files: int,
     names: Collection[str] | None = None,
 ) -> None:
-    """One ledger; every workload (or these) in turn, ``report.repeats`` times."""
+    """One ledger; every workload (or these) in turn, ``report.repeats`` times. Raises LedgerError when there is no fio."""
+    if shutil.which("fio") is None:
+        raise LedgerError("fio is not installed", hint="`tools/install-system test` installs it")
     chance = random.Random(seed)
     with Mounted(directory / "ledger", ACCOUNTS) as ledger:
         payments = workload.Payments(seed, ACCOUNTS)

@@ -97,7 +97,9 @@ def _with_writers(load: Load, way: str, piece: int, writers: int) -> None:
         taken = _fork.RawArray("d", len(load.files))  # seconds a file
         shares = [range(number, len(load.files), writers) for number in range(writers)]
         crew = [
-            _fork.Process(target=_write, args=(load.files, share, ledger.mount / "inbox", piece, barrier, taken))
+            _fork.Process(
+                target=_write, args=(load.files, share, ledger.mount / "inbox", piece, barrier, taken), daemon=True
+            )
             for share in shares
         ]
         for writer in crew:

@@ -60,8 +60,9 @@ def _measure(
         workload.Payments(seed * 1000 + n, ACCOUNTS, prefix=f"s{connections}-{depth}-{n}") for n in range(connections)
     ]
     feeds = [_Feed([each.one() + b"\n" for _ in range(share)]) for each in payments]
-    client = _fork.Process(target=_client, args=(directory / "socket", feeds, depth, there))
+    client = _fork.Process(target=_client, args=(directory / "socket", feeds, depth, there), daemon=True)
     client.start()
+    there.close()  # so that its end is noticed
     here.recv()
     with timed() as section:
         here.send(None)
@@ -123,7 +124,10 @@ def _client(path: Path, feeds: list[_Feed], depth: int, control: Connection) -> 
     while open_ones:
         for descriptor, _ in poll.poll():
             connection, feed = made[descriptor]
-            answers = connection.recv(RECEIVE_BYTES).count(b"\n")
+            data = connection.recv(RECEIVE_BYTES)
+            if not data:
+                raise ConnectionError("the daemon closed a connection")
+            answers = data.count(b"\n")
             waited += feed.receive(answers)
             feed.send(connection, answers)
             if feed.answered == feed.total:

@@ -15,14 +15,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import psycopg
 
 from bench import workload
+from bench.interrupt import undisturbed
 from bench.safety import DURABLE
+from ledgerfsd.errors import LedgerError
 
+INSTALLED: Final = Path("/usr/lib/postgresql")
 SCHEMA: Final = Path(__file__).with_name("schema.sql")
 SETTINGS: Final = DURABLE | {
     "listen_addresses": "''",
@@ -53,10 +57,10 @@ PGBENCH_READ: Final = """\\
 \\set account random(0, :accounts - 1)
 SELECT credits - debits FROM accounts WHERE name = 'acc_' || lpad(:account::text, 7, '0');
 """
+SAMPLED: Final = 0.1  # of all statements: writing all down would cost PostgreSQL a percent
 OPENING: Final = 900_000_000  # minor units: what workload.INITIAL is
 _RATE: Final = re.compile(r"tps = ([0-9.]+) \(without")
 _FAILED: Final = re.compile(r"number of failed transactions: ([0-9]+)")
-_LATENCY: Final = re.compile(r"latency average = ([0-9.]+) ms")
 
 
 class Cluster:
@@ -70,9 +74,20 @@ class Cluster:
         self._settings = SETTINGS | dict(settings)
         self.accounts = accounts
         self._data = directory / "data"
-        self._user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+        self._user = _user()
 
     def __enter__(self) -> Cluster:
+        try:
+            self._start()
+        except BaseException:  # a million accounts take long enough for Ctrl-C
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _start(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
         os.chown(self.directory, self._user.pw_uid, self._user.pw_gid)
@@ -80,7 +95,8 @@ class Cluster:
         text = "".join(f"{name} = {value}\n" for name, value in self._settings.items())
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(text + f"unix_socket_directories = '{self.directory}'\n")
-        self._run("pg_ctl", "--pgdata", self._data, "--wait", "--log", self.directory / "log", "start")
+        with undisturbed():  # else it comes up when nobody is there to stop it
+            self._run("pg_ctl", "--pgdata", self._data, "--wait", "--log", self.directory / "log", "start")
         with self.connect() as connection:
             shown = {name: connection.execute(f"SHOW {name}").fetchone() for name in DURABLE}
             if any(value != (self._settings[name],) for name, value in shown.items()):
@@ -88,11 +104,13 @@ class Cluster:
             connection.execute(SCHEMA.read_text())
             connection.execute("CREATE SEQUENCE ids CACHE 1000")
             self._open_accounts(connection)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._run("pg_ctl", "--pgdata", self._data, "--mode=immediate", "stop")
-        shutil.rmtree(self.directory, ignore_errors=True)
+    def _stop(self) -> None:
+        with undisturbed():
+            if (self._data / "postmaster.pid").exists():
+                with suppress(RuntimeError):  # it is down already
+                    self._run("pg_ctl", "--pgdata", self._data, "--mode=immediate", "stop")
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def connect(self) -> psycopg.Connection[tuple[object, ...]]:
         """A connection that commits each statement."""
@@ -123,30 +141,34 @@ class Cluster:
         with self.connect() as connection:
             connection.execute("CHECKPOINT")
 
-    def one_by_one(self, clients: int, seconds: int, *, chained: bool = False) -> tuple[float, float]:
-        """pgbench, prepared: transfers a second, and their mean latency in ms."""
+    def one_by_one(self, clients: int, seconds: int, *, chained: bool = False) -> tuple[float, list[float]]:
+        """pgbench, prepared: transfers a second, and how many seconds each of a sample took."""
         script = self.directory / "script.sql"
         script.write_text(PGBENCH.format(function="transfer_chained" if chained else "transfer"))
         return self._pgbench(clients, seconds, "--file", str(script))
 
-    def mixed(self, clients: int, seconds: int) -> tuple[float, float]:
-        """Nine balances read for each transfer: statements a second, and their mean latency in ms."""
+    def mixed(self, clients: int, seconds: int) -> tuple[float, list[float]]:
+        """Nine balances read for each transfer: statements a second, and how many seconds each of a sample took."""
         reads, writes = self.directory / "reads.sql", self.directory / "writes.sql"
         reads.write_text(PGBENCH_READ)
         writes.write_text(PGBENCH.format(function="transfer"))
         return self._pgbench(clients, seconds, "--file", f"{reads}@9", "--file", f"{writes}@1")
 
-    def _pgbench(self, clients: int, seconds: int, *scripts: str) -> tuple[float, float]:
+    def _pgbench(self, clients: int, seconds: int, *scripts: str) -> tuple[float, list[float]]:
         done = self._run(
             *("pgbench", "--no-vacuum", "--protocol=prepared"),
             *("--client", str(clients), "--jobs", str(min(clients, 2)), "--time", str(seconds)),
-            *("--define", f"accounts={self.accounts}", *scripts, "--host", self.directory, "postgres"),
+            *("--log", "--log-prefix", str(self.directory / "taken"), "--sampling-rate", str(SAMPLED)),
+            *("--define", f"accounts={self.accounts}", *scripts, "--host", str(self.directory), "postgres"),
         )
-        rate, latency = _RATE.search(done), _LATENCY.search(done)
+        rate, taken = _RATE.search(done), list[float]()
+        for log in self.directory.glob("taken.*"):  # one of each thread; the third field is microseconds
+            taken += [int(line.split()[2]) / 1e6 for line in log.read_text().splitlines()]
+            log.unlink()
         failed = any(int(count) for count in _FAILED.findall(done))
-        if rate is None or latency is None or failed:
+        if rate is None or not taken or failed:
             raise RuntimeError(done)
-        return float(rate[1]), float(latency[1])
+        return float(rate[1]), taken
 
     def batched(self, batches: Sequence[bytes], connections: int, *, chained: bool = False) -> float:
         """Seconds for all batches (``rows``), shared between so many connections; each batch is one commit."""
@@ -194,6 +216,7 @@ class Cluster:
             user=self._user.pw_uid,
             group=self._user.pw_gid,
             extra_groups=[],
+            process_group=0,  # Ctrl-C is for us to answer
             check=False,
             stdout=subprocess.PIPE if program == "pgbench" else subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE,  # the server would keep it open
@@ -225,6 +248,19 @@ def _commit(connection: psycopg.Connection[tuple[object, ...]], batch: bytes, *,
 
 
 def _program(name: str) -> str:
-    """Debian keeps the server's programs out of PATH."""
-    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
-    return str(places[0]) if places else name
+    """Debian keeps the server's programs out of PATH. Raises LedgerError when it is nowhere."""
+    places = sorted(INSTALLED.glob(f"*/bin/{name}"), reverse=True)
+    found = str(places[0]) if places else shutil.which(name)
+    if found is None:
+        raise LedgerError(f"PostgreSQL's {name} is not installed", hint="`tools/install-system test` installs it")
+    return found
+
+
+def _user() -> pwd.struct_passwd:
+    """Whose the server is: it refuses to be root's. Raises LedgerError."""
+    if os.getuid() != 0:
+        return pwd.getpwuid(os.getuid())
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        raise LedgerError("there is no user postgres", hint="`tools/install-system test` installs PostgreSQL") from None

@@ -34,6 +34,7 @@ LEAF_HEADER: Final = "Ledgerfs-Leaf"
 SOURCE_HEADER: Final = "Ledgerfs-Source"
 PENDING_MAX: Final = 512  # messages on their way
 ANSWER_SECONDS: Final = 10.0
+CANCEL_SECONDS: Final = 0.1
 BACKOFF_SECONDS: Final = (0.1, 5.0)  # after the first failure, and after many
 ONCE_FAILURES_MAX: Final = 5  # in a row, with --once; else it tries for ever
 
@@ -171,9 +172,11 @@ class Publisher:
             # Messages whose answer went down with the server are waited for no longer.
             pump, gone = asyncio.create_task(self._pump(stream, place)), asyncio.create_task(lost.wait())
             done, waiting = await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
-            for task in waiting:
-                task.cancel()
-            await asyncio.wait((pump, gone))
+            while waiting:
+                for task in waiting:
+                    task.cancel()
+                # More than once: a wait for an answer that is there already forgets that it was cancelled (Python 3.11).
+                _, waiting = await asyncio.wait(waiting, timeout=CANCEL_SECONDS)
             if pump not in done:
                 if not pump.cancelled():
                     pump.exception()  # known: it met the lost connection itself, before it could be cancelled

@@ -39,6 +39,15 @@ class Server:
         command = [SERVER, "-js", "-sd", self.place, "-a", "127.0.0.1", "-p", str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def unread(self) -> int:
+        """Bytes that clients sent and the server, which is stopped, has not read."""
+        fields = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(int(each[4].split(":")[1], 16) for each in fields if each[1].endswith(f":{self.port:04X}"))
+
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
@@ -174,6 +183,53 @@ def test_a_server_that_is_not_there(ledger: Mounted, server: Server) -> None:
     server.kill()
     assert "does not take events" in publish(ledger, server, code=1)
     server.start()
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["nothing left to send", "more to send"])
+def test_a_server_that_goes_down_right_behind_its_answers(ledger: Mounted, server: Server, more: bool) -> None:
+    """The publisher learns that the connection is lost while it takes answers, which swallows that it is told to stop.
+
+    Stopped in turn, so that answers to a hundred messages lie in its socket, and the end of the connection behind them.
+    It then meets the lost connection itself when it sends more: no traceback of that. Without more it must not sleep on.
+    """
+    process = publisher(ledger, server)
+    guard = threading.Timer(TIMEOUT, process.kill)  # the end of what it says, instead of waiting for ever
+    guard.start()
+    try:
+        assert "goes on with event 0" in wait_connected(process)
+        until(lambda: server.last("LEDGER") == len(events(ledger)))
+        before = len(events(ledger))
+        server.signal(signal.SIGSTOP)
+        ledger.drop("many.ndjson", lines([pay("0.01")] * 100))
+        sent = events(ledger)[before:]
+        until(lambda: server.unread() > sum(map(len, sent)))  # all of it, for it goes in one piece
+        process.send_signal(signal.SIGSTOP)
+        server.signal(signal.SIGCONT)
+        until(lambda: server.last("LEDGER") == before + len(sent))
+        if more:
+            ledger.drop("more.json", pay())
+        server.kill()
+        process.send_signal(signal.SIGCONT)
+        assert process.stderr is not None
+        assert "the connection was lost; trying again" in process.stderr.readline()
+        server.start()
+        assert f"goes on with event {before + len(sent)}" in wait_connected(process)
+        until(lambda: server.last("LEDGER") == len(events(ledger)))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=TIMEOUT)
+    finally:
+        guard.cancel()
+        process.kill()
+    assert "Traceback" not in said
+    assert "never retrieved" not in said
+
+
+def wait_connected(process: subprocess.Popen[str]) -> str:
+    """What it says when it has found the stream; what it said before is that there is no server yet."""
+    assert process.stderr is not None
+    while not (said := process.stderr.readline()).startswith("LEDGER at"):
+        assert said.endswith("trying again\n"), said
+    return said
 
 
 def wait_begun(process: subprocess.Popen[str]) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from bench import daemon, measure, record, run, safety, workload
+from bench.crew import crew
+from bench.interrupt import interruptible, undisturbed
 from bench.measure import Report, percentile
 from bench.peers import tigerbeetle
 from ledgerfsd.core.engine import Engine
@@ -215,6 +217,54 @@ def test_checks_switched_off_are_refused(tmp_path: Path) -> None:
     assert "--unsafe-asserts" in text
 
 
+def test_what_cannot_be_kept_is_refused_before_it_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "--json" in refused("--dir", str(tmp_path), "--json", str(tmp_path / "file" / "x.json"))
+    assert "--dir" in refused("--dir", str(tmp_path / "file" / "stores"), "--json", str(tmp_path / "x.json"))
+
+
+@pytest.mark.parametrize(
+    "options", [("--repeats", "0"), ("--transactions", "5"), ("--sustained-rate", "-1"), ("--only", "nothing")]
+)
+def test_options_that_make_no_sense_are_refused(options: tuple[str, str]) -> None:
+    assert f"argument {options[0]}: " in refused(*options)
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (("ext4", "/dev/zram0", ["rw"]), "memory"),
+        (("overlay", "overlay", ["rw", "volatile"]), "barriers"),
+        (("ext4", "/dev/sda", ["rw", "nobarrier"]), "barriers"),
+    ],
+)
+def test_places_that_keep_nothing_are_found(
+    place: tuple[str, str, list[str]], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safety, "mounted", lambda _: place)
+    assert [each.name for each in safety.look(REPOSITORY, {})] == [name]
+
+
+def test_what_is_preloaded_for_all_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preloaded = tmp_path / "ld.so.preload"
+    monkeypatch.setattr(safety, "_PRELOADED", preloaded)
+    assert safety.look(REPOSITORY, {}) == []
+    preloaded.write_text("/lib/libeatmydata.so\n")
+    assert [each.name for each in safety.look(REPOSITORY, {})] == ["preload"]
+
+
+def test_what_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.fio import jobs
+    from bench.peers import postgres
+
+    monkeypatch.setattr(postgres, "INSTALLED", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LedgerError, match="initdb is not installed"):
+        postgres._program("initdb")
+    with pytest.raises(LedgerError, match="fio is not installed"):
+        jobs.run(Report(1), tmp_path, seed=1, transactions=1, files=1)
+
+
 def test_unsafe_is_allowed_by_name_only() -> None:
     found = [safety.Found("postgres", "here"), safety.Found("memory", "there")]
     with pytest.raises(LedgerError, match="there"):
@@ -303,8 +353,56 @@ def test_a_measurement_that_fails_is_kept_as_failed_and_the_next_goes_on(
     assert found["ndjson"]["failed"] == "RuntimeError: the disk is gone"
     assert [row["values"] for row in found["ndjson"]["rows"]] == [[1]]
     assert "failed" not in found["single"]
+    assert found["single"]["commit"] == record.code()["commit"]
     assert found["single"]["command"] == "make bench BENCH_ARGS='--only single --quick'"
     assert list(tmp_path.iterdir()) == [path]  # the stores are gone
+
+
+def test_what_the_user_can_change_is_told_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> None:
+        """Needs more."""
+        raise LedgerError("the disk is full", hint="give another place")
+
+    monkeypatch.setitem(run.MEASUREMENTS, "ndjson", full)
+    path = tmp_path / "results.json"
+    monkeypatch.setattr(
+        sys, "argv", ["bench.run", "--quick", "--only", "ndjson", "--dir", str(tmp_path), "--json", str(path)]
+    )
+    assert run.main() == 1
+    said = capsys.readouterr()
+    assert "FAILED: the disk is full; give another place" in said.out
+    assert "Traceback" not in said.err
+    assert kept(path)["ndjson"]["failed"] == "the disk is full; give another place"
+
+
+def test_a_command_has_what_its_measurement_needs() -> None:
+    options = run.parser().parse_args(["--aims", "--repeats", "1", "--tigerbeetle", "some/tigerbeetle"])
+    options.postgres = {}
+    assert run.command("reading", options) == "make bench BENCH_ARGS='--only reading --aims --repeats 1'"
+    assert run.command("peers", options).endswith("--repeats 1 --tigerbeetle PATH'")
+    options.accounts = 500
+    assert "--accounts 500" in run.command("flat", options)
+
+
+def test_clients_that_wait_for_their_beginning_end_when_there_is_none() -> None:
+    import multiprocessing
+
+    with pytest.raises(RuntimeError, match="no beginning"), crew(lambda barrier, _: barrier.wait(), [(), ()]):
+        raise RuntimeError("no beginning")
+    assert multiprocessing.active_children() == []
+
+
+def test_an_interrupt_waits_until_a_server_is_taken_down() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("the server is down")
+        done.append("the next is measured")
+    assert done == ["the server is down"]
 
 
 def test_what_was_measured_before_an_interrupt_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,13 +413,12 @@ def test_what_was_measured_before_an_interrupt_is_kept(tmp_path: Path, monkeypat
         time.sleep(60)
 
     monkeypatch.setitem(run.MEASUREMENTS, "ndjson", slow)
-    path, handler = tmp_path / "results.json", signal.getsignal(signal.SIGTERM)
+    path = tmp_path / "results.json"
     options = ["--quick", "--only", "ndjson", "--only", "single", "--dir", str(tmp_path), "--json", str(path)]
     monkeypatch.setattr(sys, "argv", ["bench.run", *options])
-    try:
-        assert run.main() == 130
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+    before = signal.getsignal(signal.SIGTERM)
+    assert run.main() == 130
+    assert signal.getsignal(signal.SIGTERM) is before
     found = kept(path)
     assert list(found) == ["ndjson"]
     assert found["ndjson"]["failed"] == "interrupted"

@@ -84,6 +84,11 @@ def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "docs" / "plots").iterdir()} == {name[6:] for name in made if name}
 
 
+def test_each_measurement_names_the_commit_that_it_was_made_of(tmp_path: Path) -> None:
+    path = results(tmp_path / "one.json", single=measured({SINGLE: ("/s", [1.0])}, commit="1234abc"))
+    assert "`make bench BENCH_ARGS='--only single'`, commit 1234abc, seed 1, " in report.make([path])[""]
+
+
 def test_what_falls_short_is_said_with_its_reason(tmp_path: Path) -> None:
     path = results(tmp_path / "one.json", single=measured({SINGLE: ("/s", [2_000.0, 1_500.0, 2_500.0])}))
     document, aim = report.make([path])[""], aim_of(SINGLE)
