@@ -46,8 +46,10 @@ def _run(report: Report, directory: Path, seed: int, transactions: int, accounts
         files, crew = transactions // workload.FILE_INTENTS, []
         for number in range(WRITERS):
             here, there = _fork.Pipe()
-            worker = _fork.Process(target=_write, args=(stamped, ledger.mount / "inbox", number, files, there))
+            arguments = (stamped, ledger.mount / "inbox", number, files, there)
+            worker = _fork.Process(target=_write, args=arguments, daemon=True)
             worker.start()
+            there.close()  # so that its end is noticed
             crew.append((worker, here))
         before, empty = ledger.transactions(), ledger.memory()[0]
         with timed() as section:
