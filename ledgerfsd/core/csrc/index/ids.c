@@ -71,23 +71,27 @@ static const lfs_id_view *view_take(lfs_runs *r) {
 /* -- tables */
 
 static void turn_over(lfs_ledger *l) {
-    unsigned bits = l->ids.bits;
+    unsigned bits = 12;
     lfs_table_free(&l->ids_before);
     l->ids_before = l->ids;
     l->ids_before_from = l->ids_from;
     memset(&l->ids, 0, sizeof l->ids);
     l->ids_from = l->next_index;
-    while (bits > 12 && l->ids_most <= (3ull << (bits - 1)) / 4) bits--; /* as large as it will be, so that it does not grow step by step */
+    while (l->ids_most > (3ull << bits) / 4) bits++; /* as large as it will be, so that it does not grow step by step */
     lfs_table_reserve(&l->ids, (3ull << bits) / 4);
 }
+
+/* After a start the first is soon put aside, though it is not full: by growing it would be moved three times, and a file wait 10 to 30 ms for each. Nothing is
+ * given up for it: there is none before. */
+#define FIRST_SHARE 16
 
 void lfs_ids_settle(lfs_ledger *l) {
     lfs_runs *r = l->runs;
     if (!r) return;
-    int full = l->ids.used >= l->ids_most;
-    if (l->older == atomic_load_explicit(&r->newest, memory_order_acquire) && !full) return;
+    int full = l->ids.used >= l->ids_most, first = !l->ids_before.used && l->ids.used > l->ids_most / FIRST_SHARE;
+    if (l->older == atomic_load_explicit(&r->newest, memory_order_acquire) && !full && !first) return;
     const lfs_id_view *view = l->older = view_take(r);
-    if (full && (view ? view->covered : 0) >= l->ids_from) turn_over(l);
+    if (first || (full && (view ? view->covered : 0) >= l->ids_from)) turn_over(l);
     l->n_older = l->n_sifted = 0;
     while (view && l->n_older < view->n && view->runs[l->n_older].is.first < l->ids_before_from) l->n_older++;
     while (l->n_sifted < l->n_older && view->runs[l->n_sifted].is.end <= view->sifted) l->n_sifted++;

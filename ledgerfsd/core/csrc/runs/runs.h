@@ -196,6 +196,7 @@ typedef struct lfs_runs {
     pthread_mutex_t turn;
     pthread_cond_t wanted, done;
     pthread_t thread;
+    int tid, niceness; /* its number, by which its priority is set (0: it does not run), and what the other threads have */
     lfs_record *rooms[2]; /* for building: whoever does */
     int running, stopping, trouble; /* trouble: errno of the last build or merge */
     uint64_t target; /* a save waits until exactly so many entries are covered, and for what comes then; 0: none does */
