@@ -420,6 +420,7 @@ AIMS: Final = (
     "fio",
     "million-accounts",
     "peers",
+    "peers-hot",
     "peers-single",
     "past",
     "proofs",
