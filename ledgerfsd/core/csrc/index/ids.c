@@ -81,17 +81,18 @@ static void turn_over(lfs_ledger *l) {
     lfs_table_reserve(&l->ids, (3ull << bits) / 4);
 }
 
-/* After a start the first is soon put aside, though it is not full: by growing it would be moved three times, and a file wait 10 to 30 ms for each. Nothing is
- * given up for it: there is none before. */
+/* After a start the table is small, for most ledgers have few ids. It grows once more, to its full size, as soon as a sixteenth of that has come: growing step by
+ * step it would be moved three times, and a file wait 10 to 30 ms for each. */
 #define FIRST_SHARE 16
 
 void lfs_ids_settle(lfs_ledger *l) {
     lfs_runs *r = l->runs;
     if (!r) return;
-    int full = l->ids.used >= l->ids_most, first = !l->ids_before.used && l->ids.used > l->ids_most / FIRST_SHARE;
-    if (l->older == atomic_load_explicit(&r->newest, memory_order_acquire) && !full && !first) return;
+    int full = l->ids.used >= l->ids_most;
+    if (!full && l->ids.used > l->ids_most / FIRST_SHARE) lfs_table_reserve(&l->ids, l->ids_most - l->ids.used);
+    if (l->older == atomic_load_explicit(&r->newest, memory_order_acquire) && !full) return;
     const lfs_id_view *view = l->older = view_take(r);
-    if (first || (full && (view ? view->covered : 0) >= l->ids_from)) turn_over(l);
+    if (full && (view ? view->covered : 0) >= l->ids_from) turn_over(l);
     l->n_older = l->n_sifted = 0;
     while (view && l->n_older < view->n && view->runs[l->n_older].is.first < l->ids_before_from) l->n_older++;
     while (l->n_sifted < l->n_older && view->runs[l->n_sifted].is.end <= view->sifted) l->n_sifted++;
