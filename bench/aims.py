@@ -38,7 +38,9 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[float, ...] = ()
     command: str = ""
     machine: str = ""
-    busy: bool = False  # other things ran on the machine before most of what was timed
+    busy: bool = (
+        False  # other things ran on the machine before most of what was timed, or the host withheld it meanwhile
+    )
     absent: str = ""  # why there is no figure
 
     @property
@@ -90,9 +92,9 @@ def load(path: Path = FILE) -> list[Aim]:
 
 def judge(aim: Aim, results: Sequence[tuple[str, dict[str, Any]]]) -> Judged:
     """By the newest of these results (name and data of each file, in any order) that measured it in full, safely, and with the
-    options that it needs."""
+    options that it needs; and while the host withheld no processor, if there are such: else the figures are the neighbours'."""
     usable = [
-        (measured["began"], name, measured)
+        (not measured.get("sections", {}).get("withheld"), measured["began"], name, measured)
         for name, data in results
         for key, measured in data["measurements"].items()
         if key == aim.measurement and not measured["unsafe"] and not measured.get("quick")
@@ -101,7 +103,7 @@ def judge(aim: Aim, results: Sequence[tuple[str, dict[str, Any]]]) -> Judged:
     if not usable:
         words = f"--only {aim.measurement} {aim.options}".rstrip()
         return Judged(aim=aim, absent="not measured yet", command=f"make bench BENCH_ARGS='{words}'")
-    _, name, measured = max(usable, key=lambda each: each[:2])
+    *_, name, measured = max(usable, key=lambda each: each[:3])
     for row in measured["rows"]:
         if row["name"] == aim.row and row["values"]:
             sections = measured.get("sections", {"all": 0, "busy": 0})
@@ -111,7 +113,7 @@ def judge(aim: Aim, results: Sequence[tuple[str, dict[str, Any]]]) -> Judged:
                 values=tuple(row["values"]),
                 command=measured["command"],
                 machine=name,
-                busy=2 * sections["busy"] > sections["all"],
+                busy=2 * sections["busy"] > sections["all"] or sections.get("withheld", 0) > 0,
             )
     failed = measured.get("failed", "")
     absent = f"failed: {failed}" if failed else f"the measurement has no figure {aim.row!r}"

@@ -42,6 +42,11 @@ class Section:
     stolen: float = 0.0
     quiet: bool = True  # the machine was idle before it
 
+    @property
+    def stolen_share(self) -> float:
+        """Of one processor."""
+        return self.stolen / max(self.seconds, 1e-9)
+
 
 @contextmanager
 def timed() -> Iterator[Section]:
@@ -164,7 +169,7 @@ class Report:
             [f"the machine was busy with other things before {busy} of {len(sections)} timed sections"] if busy else []
         )
         for name, each in self.sections.items():
-            worst = max(section.stolen / max(section.seconds, 1e-9) for section in each)
+            worst = max(section.stolen_share for section in each)
             if worst > STOLEN_SHARE:
                 found.append(f"while {name!r} ran, the host took away up to {worst:.2f} of a processor")
         return found
@@ -180,7 +185,11 @@ class Report:
         return {
             "rows": rows,
             "series": series,
-            "sections": {"all": len(sections), "busy": sum(not section.quiet for section in sections)},
+            "sections": {
+                "all": len(sections),
+                "busy": sum(not section.quiet for section in sections),
+                "withheld": sum(section.stolen_share > STOLEN_SHARE for section in sections),
+            },
             "notes": [*self.circumstances(), *self.notes],
         }
 

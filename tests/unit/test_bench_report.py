@@ -138,6 +138,19 @@ def test_the_newest_result_counts(tmp_path: Path) -> None:
         assert document.index("## Results: a") < document.index("## Results: b")
 
 
+def test_figures_of_the_neighbours_count_only_where_there_are_no_others(tmp_path: Path) -> None:
+    rows = {SINGLE: ("/s", [12_000.0])}
+    quiet = results(tmp_path / "quiet.json", single=measured(rows))
+    later = {"began": "2026-11-27T12:00:00Z", "sections": {"all": 4, "busy": 0, "withheld": 1}}
+    disturbed = results(tmp_path / "disturbed.json", single=measured({SINGLE: ("/s", [9_000.0])}, **later))
+    table = report.make([disturbed, quiet])[""].split("\n## Results")[0]
+    assert "12,000" in table
+    assert "9,000" not in table
+    table = report.make([disturbed])[""].split("\n## Results")[0]
+    assert "9,000" in table
+    assert "disturbed (busy machine)" in table
+
+
 def test_what_needs_an_option_is_judged_by_runs_that_had_it(tmp_path: Path) -> None:
     """A newer run without TigerBeetle does not take its figures away."""
     row = "LedgerFS / TigerBeetle, 10,000 accounts, batches of 8,189, fastest form"
