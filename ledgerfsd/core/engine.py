@@ -14,7 +14,7 @@ import json
 import os
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -59,7 +59,28 @@ class SavedState(NamedTuple):
 
     mark: bytes  # opaque, MARK_BYTES long
     tables: dict[str, bytes]  # TABLES: holds, reversed, policy; and the list of the files in indexes/
-    pages: dict[int, bytes]  # account pages; from ``save`` only those that changed since the save before
+    pages: Mapping[int, bytes]  # account pages; from ``save`` only those that changed since the save before
+
+
+class ChangedPages(Mapping[int, bytes]):
+    """Account pages that are read when they are asked for, as they are then: a million accounts have 240 MB of them.
+
+    They may be newer than the mark; replay leaves alone what an account already contains. The engine must be open.
+    """
+
+    def __init__(self, engine: Engine, numbers: tuple[int, ...]) -> None:
+        """``numbers``: rising."""
+        self._page = engine.page
+        self._numbers = numbers
+
+    def __getitem__(self, number: int) -> bytes:
+        return self._page(number)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
 
 @dataclass(frozen=True)
@@ -692,12 +713,9 @@ class Engine:
             place = ffi.new("const uint8_t **")
             length = lib.lfs_save_table(self._handle, name.encode(), place)
             tables[name] = bytes(ffi.buffer(place[0], length)) if length else b""
-        pages: dict[int, bytes] = {}
-        room = bytearray(lib.lfs_page_bytes())
-        page = -1
-        while (page := lib.lfs_save_page(self._handle, page, ffi.from_buffer(room), len(room))) >= 0:
-            pages[page] = bytes(room)
-        return SavedState(bytes(mark), tables, pages)
+        pages = ffi.new("uint32_t[]", lib.lfs_save_pages(self._handle, ffi.NULL, 0))
+        lib.lfs_save_pages(self._handle, pages, len(pages))
+        return SavedState(bytes(mark), tables, ChangedPages(self, tuple(pages)))
 
     def page(self, number: int) -> bytes:
         """An account page as ``save`` would give it now."""

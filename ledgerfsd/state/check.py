@@ -6,7 +6,7 @@ Reads only. The caller holds the lock.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from mmap import ACCESS_READ, mmap
 from typing import Final
 
@@ -108,7 +108,7 @@ def _records_of(data: mmap) -> int:
     return found
 
 
-def account_differs(pages: dict[int, bytes], ordinal: int, account: Account, *, whole: bool) -> str:
+def account_differs(pages: Mapping[int, bytes], ordinal: int, account: Account, *, whole: bool) -> str:
     """What is wrong with a saved account; "" when nothing is.
 
     Pages may be newer than the mark and older than the journal's end. So unless the mark is at the end (``whole``) only

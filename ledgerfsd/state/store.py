@@ -33,6 +33,7 @@ FORMAT: Final = b"1"
 # LMDB 1.0 reads files of 0.9 no more, nor the other way round: the first two numbers say which family wrote ours.
 LIBRARY: Final = ".".join(str(part) for part in lmdb.version()[:2]).encode()
 MAP_BYTES: Final = 256 * limits.MIB  # address space, not disk: the file grows with what is in it
+ROOM_A_PAGE: Final = 20 * limits.KIB  # of accounts: four of LMDB's pages, and its part of a branch
 CHECK_BYTES: Final = 8
 DISK_HINT: Final = "see to the disk and the permissions of the store"
 UNUSABLE: Final = (
@@ -175,6 +176,7 @@ class IndexStore:
         The caller has made ``hashes/`` and ``runs/`` durable up to the mark. Raises OSError or lmdb.Error when the disk
         refuses; the earlier state is then still whole.
         """
+        self._make_room(len(state.pages))
         while True:
             try:
                 self._save(state, tip)
@@ -183,11 +185,21 @@ class IndexStore:
                 self.discard(str(error))
                 raise
             except lmdb.MapFullError:
-                # No transaction is open here, which is what LMDB asks for before the map may grow.
-                self._map_bytes *= 2
-                self._env.set_mapsize(self._map_bytes)
+                self._grow(2 * self._map_bytes)
             else:
                 return
+
+    def _make_room(self, pages: int) -> None:
+        """The map shall hold what is there and as many new pages: a save that fills it begins anew, after most of the work."""
+        used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        wanted = used + pages * ROOM_A_PAGE
+        if wanted > self._map_bytes:
+            self._grow(max(2 * self._map_bytes, wanted))
+
+    def _grow(self, map_bytes: int) -> None:
+        # No transaction is open here, which is what LMDB asks for before the map may grow.
+        self._env.set_mapsize(map_bytes)
+        self._map_bytes = self._env.info()["map_size"]
 
     def _save(self, state: SavedState, tip: bytes) -> None:
         with self._env.begin(write=True) as transaction:

@@ -60,6 +60,23 @@ def test_pages_not_given_again_stay(path: Path) -> None:
     store.close()
 
 
+def test_a_large_save_does_not_begin_anew(path: Path) -> None:
+    asked: list[int] = []
+
+    class Pages(dict[int, bytes]):
+        def __getitem__(self, number: int) -> bytes:
+            asked.append(number)
+            return super().__getitem__(number)
+
+    store = IndexStore(path, map_bytes=2**20)
+    for _ in range(2):
+        pages = Pages({number: b"p" * 15_360 for number in range(500)})
+        store.save(state()._replace(pages=pages), TIP)
+        assert asked == list(range(500))
+        asked.clear()
+    store.close()
+
+
 def test_map_grows_when_it_is_full(path: Path) -> None:
     store = IndexStore(path, map_bytes=2**20)
     pages = {f"p{number}": bytes([number]) * 16_384 for number in range(200)}  # 3 MiB

@@ -301,8 +301,8 @@ void lfs_save_wait_end(lfs_engine *e); /* nobody waits any more, nor ever again 
 /* Pause, wait until memory and disk agree, write the mark (80 bytes) and copy the small tables; sync hashes/ and runs/. */
 int lfs_save_begin(lfs_engine *e, uint8_t *mark);
 size_t lfs_save_table(lfs_engine *e, const char *name, const uint8_t **bytes);
-/* The next account page changed since the last lfs_save_end(ok): copies it, returns its number, or -1 when there is none. */
-int64_t lfs_save_page(lfs_engine *e, int64_t after, uint8_t *out, size_t cap);
+/* How many account pages have changed since the last lfs_save_end(ok), and which, rising: the first cap of them. */
+uint64_t lfs_save_pages(lfs_engine *e, uint32_t *out, uint64_t cap);
 /* An account page as it would be saved now. */
 int lfs_read_page(lfs_engine *e, uint64_t page, uint8_t *out, size_t cap);
 size_t lfs_page_bytes(void);

@@ -161,12 +161,12 @@ int lfs_read_page(lfs_engine *e, uint64_t page, uint8_t *out, size_t cap) {
     return 0;
 }
 
-int64_t lfs_save_page(lfs_engine *e, int64_t after, uint8_t *out, size_t cap) {
-    for (uint64_t page = (uint64_t)(after + 1); page < e->saving_words * 64; page++) {
-        if (!(e->saving[page >> 6] >> (page & 63) & 1)) continue;
-        return lfs_read_page(e, page, out, cap) ? -1 : (int64_t)page;
-    }
-    return -1;
+uint64_t lfs_save_pages(lfs_engine *e, uint32_t *out, uint64_t cap) {
+    uint64_t n = 0;
+    for (uint64_t word = 0; word < e->saving_words; word++)
+        for (uint64_t left = e->saving[word]; left; left &= left - 1, n++)
+            if (n < cap) out[n] = (uint32_t)(word * 64 + (uint64_t)__builtin_ctzll(left));
+    return n;
 }
 
 void lfs_save_end(lfs_engine *e, int ok) {
