@@ -214,7 +214,6 @@ uint64_t lfs_stages_state_root(lfs_stages *s, uint32_t touched, uint64_t seed) {
         l->state[ordinal].credits++;
         lfs_state_tree_set(&s->tree, ordinal, &l->info[ordinal], &l->state[ordinal]);
     }
-    lfs_state_tree_settle(&s->tree);
     lfs_state_tree_root(&s->tree, root);
     return now() - begin;
 }

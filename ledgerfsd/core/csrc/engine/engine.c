@@ -481,7 +481,8 @@ void lfs_tick(lfs_engine *e) {
     pthread_mutex_lock(&e->lock);
     e->tick_wanted = 1;
     if (++e->texts_idle > 1) lfs_texts_free(e); /* none was taken for a second */
-    if (atomic_load(&e->state_stale)) e->state_due = 1;
+    /* While groups follow each other they see to it (is_due); a root for each tick besides would be twice the work. */
+    if (atomic_load(&e->state_stale) && (!e->inflight_tickets || lfs_state_is_old(e))) e->state_due = 1;
     pthread_cond_broadcast(&e->to_apply);
     pthread_cond_signal(&e->to_write);
     pthread_mutex_unlock(&e->lock);

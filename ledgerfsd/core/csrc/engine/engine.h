@@ -93,12 +93,12 @@ struct lfs_engine {
     uint32_t room;
     lfs_state_tree tree;   /* of the newest seal that carries its root, or ahead of it; see roots.c, also for whose it is */
     uint64_t state_height; /* that seal's height; 0: none since the start */
-    uint64_t state_ns;     /* when it was made, by the monotonic clock */
+    _Atomic uint64_t state_ns; /* when it was made, by the monotonic clock */
     lfs_ordinals in_group; /* accounts of the group in hand, while its root is worked out */
-    uint32_t sweeps;       /* of T4 since that seal */
+    int swept;             /* T4 has swept, or is about to, since that seal */
     int sealed;            /* read-only: 1 when the tree is that of the newest sealed root, -1 when there is none */
     uint64_t sealed_size;  /* entries before that seal */
-    uint64_t catch_up_ns, lead_ns; /* when the first of them began; how long before the next root it is to begin */
+    uint64_t catch_up_ns, lead_ns; /* when that began; how long before the next root it is to begin */
     _Atomic uint64_t state_spent, tree_spent; /* ns on all roots since the start: of T2, and of T4 beside it */
     _Atomic int state_stale; /* the newest root is not that of what is published */
 
@@ -197,6 +197,7 @@ int lfs_state_begin(lfs_engine *e); /* -1: the newest seal carries another root 
 const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[32]);
 void lfs_state_published(lfs_engine *e, const lfs_group *g, int carried);
 int lfs_state_current(lfs_engine *e);
+int lfs_state_is_old(lfs_engine *e); /* no root for a second */
 void *lfs_tree_loop(void *context);
 
 void lfs_state_open(lfs_engine *e, uint32_t accounts);

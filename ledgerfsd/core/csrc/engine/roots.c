@@ -2,9 +2,9 @@
  *
  * A seal's root is that of the state after all entries before the seal, so it has to be worked out between the closing of the batch and its writing, by
  * the thread that writes (T2). Under load that would be most of the tree. So T4, the tree's own thread, catches up before: it sweeps over the accounts that
- * have changed, in rising order, while T2 goes on committing; then over those that changed behind it, which are fewer; until T2 can hash what is left,
- * with the batch that it has in hand. What T4 reads may be changed a moment later. Then the account is in the set `pending` again, and hashed again: only
- * T2's last step need be exact.
+ * have changed, in rising order, while T2 goes on committing; then T2 hashes what changed behind it, with the batch that it has in hand. What T4 reads may be
+ * changed a moment later. Then the account is in the set `pending` again, and hashed again: only T2's last step need be exact. A second sweep would leave T2
+ * little less (where both want the same processors, as many accounts change while it goes on), and be hashed for nothing.
  *
  * The tree belongs to T4 while `tree_busy` stands, else to T2; `pending` is under the lock `publish`. */
 #include "engine.h"
@@ -14,8 +14,8 @@
 #define CHANGED_FEW 512                    /* so few changed accounts are hashed within a small part of a sync's time */
 #define CHANGED_LEAST 16                   /* so few take less time than the seal itself */
 #define FEW_INTERVAL_NS (LFS_NS_PER_S / 100) /* of roots of a few accounts, while one batch follows another */
-#define LEFT_FEW 16384                     /* so few are left to T2 (some 20 ms among a million accounts, once a second) */
-#define SWEEPS_MAX 4                       /* more do not make it less: accounts change as quickly */
+#define LEFT_FEW 16384                     /* so few are left to T2 without a sweep (some 20 ms among a million accounts, once a second) */
+#define LEAF_PASSES 3                      /* the third finds a few thousand */
 #define STATE_INTERVAL_NS LFS_NS_PER_S     /* FORMAT, section 12 */
 #define LEAD_MAX_NS (STATE_INTERVAL_NS * 3 / 4)
 #define CHUNK 1024                         /* accounts copied under one lock: some 30 us */
@@ -39,10 +39,9 @@ void lfs_state_open(lfs_engine *e, uint32_t accounts) {
     }
 }
 
-/* Once over everything that is pending; what changes behind us is for the next time. */
-static void sweep(lfs_engine *e) {
-    uint32_t ordinals[CHUNK], n, from = 0;
-    lfs_state *states = lfs_grow(NULL, CHUNK * sizeof *states);
+/* The leaves of everything that is pending; what changes behind us is for the next time. Returns how many. */
+static uint32_t renew_leaves(lfs_engine *e, lfs_state states[CHUNK]) {
+    uint32_t ordinals[CHUNK], n, from = 0, all = 0;
     do {
         pthread_mutex_lock(&e->publish);
         n = lfs_ordinals_take(&e->pending, &from, ordinals, CHUNK);
@@ -51,8 +50,17 @@ static void sweep(lfs_engine *e) {
         pthread_mutex_unlock(&e->publish);
         if (n) lfs_state_open(e, accounts); /* accounts are opened while we sweep, and are pending at once */
         for (uint32_t i = 0; i < n; i++) lfs_state_tree_set(&e->tree, ordinals[i], &e->ledger.info[ordinals[i]], &states[i]);
-        lfs_state_tree_settle(&e->tree);
+        lfs_state_tree_make_leaves(&e->tree);
+        all += n;
     } while (n);
+    return all;
+}
+
+/* Leaves are quickly made, so few change meanwhile, and those are made again before any node above them is hashed: there are two for each leaf, if leaves
+ * lie far apart, and a node is hashed once for all leaves below it. */
+static void sweep(lfs_engine *e) {
+    lfs_state *states = lfs_grow(NULL, CHUNK * sizeof *states);
+    for (int pass = 0; pass < LEAF_PASSES && renew_leaves(e, states) > LEFT_FEW; pass++) continue;
     free(states);
     lfs_state_tree_hash(&e->tree);
 }
@@ -103,7 +111,8 @@ static uint32_t pending(lfs_engine *e) {
 
 /* Holding the lock, T4 idle. */
 static void sweep_begin(lfs_engine *e) {
-    if (!e->sweeps++) e->catch_up_ns = lfs_monotonic();
+    e->swept = 1;
+    e->catch_up_ns = lfs_monotonic();
     e->tree_busy = 1;
     pthread_cond_signal(&e->to_hash);
 }
@@ -115,8 +124,7 @@ static int is_due(lfs_engine *e, const lfs_group *g, uint64_t now) {
     uint32_t left = pending(e) + g->n_updates;
     if (g->state_wanted || now - e->state_ns >= STATE_INTERVAL_NS) return 1;
     if (busy) return 0;
-    if (e->sweeps) return left <= LEFT_FEW || e->sweeps == SWEEPS_MAX;
-    return left <= CHANGED_LEAST || (left <= CHANGED_FEW && now - e->state_ns >= FEW_INTERVAL_NS);
+    return e->swept || left <= CHANGED_LEAST || (left <= CHANGED_FEW && now - e->state_ns >= FEW_INTERVAL_NS);
 }
 
 /* Does the group's seal carry the state root? If so, work it out. */
@@ -136,7 +144,7 @@ const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[3
     lfs_state_tree_root(&e->tree, root);
     lfs_ordinals_clear(&e->in_group);
     uint64_t now = lfs_monotonic();
-    if (e->sweeps) e->lead_ns = 2 * (now - e->catch_up_ns) < LEAD_MAX_NS ? 2 * (now - e->catch_up_ns) : LEAD_MAX_NS;
+    if (e->swept) e->lead_ns = (now - e->catch_up_ns) * 3 / 2 < LEAD_MAX_NS ? (now - e->catch_up_ns) * 3 / 2 : LEAD_MAX_NS;
     e->state_ns = now;
     atomic_fetch_add(&e->state_spent, now - began);
     return root;
@@ -145,24 +153,26 @@ const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[3
 /* The group is published. */
 void lfs_state_published(lfs_engine *e, const lfs_group *g, int carried) {
     if (carried) {
-        e->sweeps = 0;
+        e->swept = 0;
         e->state_height = g->height;
     }
     uint32_t left = pending(e);
-    if (left > LEFT_FEW / 2 && e->sweeps < SWEEPS_MAX && (e->sweeps || lfs_monotonic() - e->state_ns >= STATE_INTERVAL_NS - e->lead_ns)) {
+    if (left > LEFT_FEW / 2 && !e->swept && lfs_monotonic() - e->state_ns >= STATE_INTERVAL_NS - e->lead_ns) {
         pthread_mutex_lock(&e->lock);
         if (!e->tree_busy) sweep_begin(e);
         pthread_mutex_unlock(&e->lock);
     }
-    atomic_store(&e->state_stale, left || e->sweeps);
+    atomic_store(&e->state_stale, left || e->swept);
 }
+
+int lfs_state_is_old(lfs_engine *e) { return lfs_monotonic() - atomic_load(&e->state_ns) >= STATE_INTERVAL_NS; }
 
 /* Holding the lock. Is the newest sealed root that of what is published? If not, bring that about: 0, and this is to be asked again whenever T2 wakes. */
 int lfs_state_current(lfs_engine *e) {
     if (e->tree_busy) return 0;
     uint32_t left = pending(e);
-    if (e->state_height && !left && !e->sweeps) return 1;
-    if (left > LEFT_FEW && e->sweeps < SWEEPS_MAX) {
+    if (e->state_height && !left && !e->swept) return 1;
+    if (left > LEFT_FEW && !e->swept) {
         sweep_begin(e);
         return 0;
     }

@@ -301,14 +301,9 @@ void lfs_state_tree_open(lfs_state_tree *t, const lfs_info *info, const lfs_curr
     t->places[t->n_accounts++] = (lfs_place){which, t->trees[which].size[0]++};
 }
 
-void lfs_state_tree_settle(lfs_state_tree *t) {
-    lfs_state_tree_make_leaves(t);
-    for (uint32_t i = 0; i < t->n_trees; i++) hash_low(&t->trees[i]);
-}
-
 void lfs_state_tree_hash(lfs_state_tree *t) {
-    lfs_state_tree_settle(t);
-    for (uint32_t i = 0; i < t->n_trees; i++) hash_high(&t->trees[i]);
+    lfs_state_tree_make_leaves(t);
+    for (uint32_t i = 0; i < t->n_trees; i++) hash_low(&t->trees[i]), hash_high(&t->trees[i]);
 }
 
 void lfs_state_tree_root(lfs_state_tree *t, uint8_t out[32]) {

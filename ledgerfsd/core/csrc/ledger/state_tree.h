@@ -52,8 +52,6 @@ void lfs_state_tree_open(lfs_state_tree *t, const lfs_info *info, const lfs_curr
 /* What the account has now; `info` and `state` must stay until lfs_state_tree_make_leaves or later. Quickest in rising order of accounts. */
 void lfs_state_tree_set(lfs_state_tree *t, uint32_t ordinal, const lfs_info *info, const lfs_state *state);
 void lfs_state_tree_make_leaves(lfs_state_tree *t);
-/* Hash the low levels of what has changed, while it is in the cache. */
-void lfs_state_tree_settle(lfs_state_tree *t);
 /* Hash all that has changed. */
 void lfs_state_tree_hash(lfs_state_tree *t);
 /* The same, and the root of all. */
