@@ -70,7 +70,7 @@ def test_a_large_save_does_not_begin_anew(path: Path) -> None:
 
     store = IndexStore(path, map_bytes=2**20)
     for _ in range(2):
-        pages = Pages({number: b"p" * 15_360 for number in range(500)})
+        pages = Pages(dict.fromkeys(range(500), b"p" * 15360))
         store.save(state()._replace(pages=pages), TIP)
         assert asked == list(range(500))
         asked.clear()
