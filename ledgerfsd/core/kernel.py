@@ -29,7 +29,7 @@ class HeldBalances:
         return int(lib.lfs_kernel_count(self._engine))
 
     def hold(self, ordinal: int) -> None:
-        """The kernel gets an answer to a LOOKUP; from here on the account is watched."""
+        """The kernel gets an answer to a LOOKUP, with attributes that are valid for no time."""
         lib.lfs_kernel_hold(self._engine, ordinal)
 
     def forget(self, ordinal: int, count: int) -> None:
@@ -37,7 +37,7 @@ class HeldBalances:
         lib.lfs_kernel_forget(self._engine, ordinal, count)
 
     def asking(self, ordinal: int) -> int:
-        """It is going to get attributes that are valid for long. The result is for ``lasting``."""
+        """It is going to get attributes that are valid for long: from here on the account is watched. The result is for ``lasting``."""
         return int(lib.lfs_kernel_asking(self._engine, ordinal))
 
     def lasting(self, ordinal: int, asked: int) -> bool:

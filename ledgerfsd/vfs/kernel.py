@@ -24,7 +24,8 @@ pages are dropped here and not left to the kernel, and for files that grow, thre
 The files of an account that change in place never change their size (see ``service.render``), so for them step 1 is all.
 
 What is held of ``balance.json`` is kept in the core (``core.kernel``), by the same rules: its front answers most requests about them
-without Python (ADR 47).
+without Python (ADR 47). An account of which it holds nothing else is watched only while that file is open or the kernel has
+attributes or pages of it that a commit would make old: balances that were read once, long ago, cost a commit nothing.
 
 A LOOKUP that Python answers gives attributes that are valid for no time: between our reply and the moment the
 kernel makes the inode, an invalidation would find nothing (ENOENT) and be lost. A GETATTR has no such gap. The front

@@ -44,6 +44,57 @@ async def test_only_what_the_kernel_holds_is_invalidated(mounted_here: Mounted) 
     assert operations.ledger.engine.touched() == []
 
 
+async def test_a_balance_that_nobody_has_read_since_costs_a_commit_nothing(mounted_here: Mounted) -> None:
+    """It is told of once; the engine reports its account again when it is asked for, is open or has pages. SEMANTICS 1.2"""
+    operations, told, ctx = mounted_here.operations, mounted_here.told, mounted_here.ctx
+    engine = operations.ledger.engine
+    inode = pyfuse3.InodeT(await mounted_here.find("accounts/b/balance.json"))
+    account, commits = nodes.number_of(inode), 0
+
+    async def reported() -> int:
+        """How many of two commits had the account among those that are told of."""
+        nonlocal commits
+        seen = lib.lfs_kernel_commits(engine.handle, account)
+        for _ in range(2):
+            commits += 1
+            await mounted_here.write(f"inbox/{commits}.json", packed(pay()))
+        return int(lib.lfs_kernel_commits(engine.handle, account)) - seen
+
+    assert await reported() == 0, "nothing that is valid was given yet"
+    await operations.getattr(inode, ctx)
+    assert await reported() == 1
+    assert told.of(inode) == ["attributes"]
+    opened = await operations.open(inode, pyfuse3.FlagT(0), ctx)
+    assert told.of(inode) == ["pages"]
+    assert await reported() == 2, "open"
+    assert told.of(inode) == ["pages", "pages"]
+    await operations.release(opened.fh)
+    assert await reported() == 1, "the kernel has pages"
+    assert await reported() == 0
+    assert told.of(inode) == []
+    log = pyfuse3.InodeT(await mounted_here.find("accounts/b/tx.log"))
+    assert await reported() == 2, "another file of the account is held"
+    await operations.forget([(log, 1)])
+    assert await reported() == 0
+
+
+async def test_a_balance_that_is_closed_while_its_pages_are_dropped(
+    mounted_here: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its account may be watched no more, so who opens it next has them dropped once more. SEMANTICS 1.2"""
+    operations, told, ctx = mounted_here.operations, mounted_here.told, mounted_here.ctx
+    inode = pyfuse3.InodeT(await mounted_here.find("accounts/b/balance.json"))
+    opened = await operations.open(inode, pyfuse3.FlagT(0), ctx)
+    told.of(inode)
+    with monkeypatch.context() as patched:
+        patched.setattr(told, "drop_pages", lambda of: trio.from_thread.run_sync(operations.kernel.released, of))
+        await mounted_here.write("inbox/1.json", packed(pay()))
+    await mounted_here.write("inbox/2.json", packed(pay()))
+    await operations.open(inode, pyfuse3.FlagT(0), ctx)
+    assert told.of(inode) == ["pages"]
+    await operations.release(opened.fh)
+
+
 async def test_pages_of_open_files_are_dropped(mounted_here: Mounted) -> None:
     """Those of a file that is not open when it is opened again. SEMANTICS 1.2"""
     operations, told, ctx = mounted_here.operations, mounted_here.told, mounted_here.ctx

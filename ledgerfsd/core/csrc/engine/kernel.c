@@ -8,11 +8,12 @@
 typedef struct {
     uint64_t lookups;
     uint32_t opened, dropped; /* dropped: how often its attributes were */
-    uint32_t commits;         /* that touched it */
-    uint8_t asked;            /* attributes that are valid for long were given since */
-    uint8_t coming;           /* a LOOKUP gave them, and no request has shown since that the kernel has made the inode */
-    uint8_t stale;            /* pages may be from before the newest commit */
-    uint8_t others;           /* another file of the account is held: Python says so by lfs_watch */
+    uint32_t commits;         /* that touched it while it was watched */
+    uint8_t asked : 1;        /* attributes that are valid for long were given since */
+    uint8_t coming : 1;       /* a LOOKUP gave them, and no request has shown since that the kernel has made the inode */
+    uint8_t stale : 1;        /* pages may be from before the newest commit */
+    uint8_t others : 1;       /* another file of the account is held: Python says so by lfs_watch */
+    uint8_t watched : 1;      /* as bit 0 of the engine's `watched` is */
 } held;
 
 struct lfs_kernel {
@@ -45,9 +46,15 @@ static held *of(lfs_engine *e, uint64_t ordinal) {
 
 static void leave(lfs_engine *e) { pthread_mutex_unlock(&e->kernel->lock); }
 
-static void watch(lfs_engine *e, uint64_t ordinal, const held *file) {
+/* Under the lock, after each change of what it goes by. An account is watched while a commit would change what is noted here: a balance that was told
+ * of and that nobody has asked for since is not, so that a commit costs nothing for accounts that were read once, long ago. Whoever begins to read has it
+ * watched before he reads the state: what is published before that, he sees; what is published after it is told. */
+static void watch(lfs_engine *e, uint64_t ordinal, held *file) {
+    int wanted = file->others || (file->lookups && (file->asked || file->opened || !file->stale));
+    if (wanted == file->watched) return;
+    file->watched = wanted;
     pthread_mutex_lock(&e->publish);
-    if (file->lookups || file->others) e->watched[ordinal] |= 1;
+    if (wanted) e->watched[ordinal] |= 1;
     else e->watched[ordinal] &= 2;
     pthread_mutex_unlock(&e->publish);
 }
@@ -65,9 +72,8 @@ int lfs_kernel_hold(lfs_engine *e, uint64_t ordinal) {
     held *file = of(e, ordinal);
     if (!file) return -1;
     if (!file->lookups++) {
-        *file = (held){.lookups = 1, .stale = 1, .others = file->others, .commits = file->commits};
+        *file = (held){.lookups = 1, .stale = 1, .others = file->others, .watched = file->watched, .commits = file->commits};
         e->kernel->count++;
-        watch(e, ordinal, file);
     }
     leave(e);
     return 0;
@@ -94,6 +100,7 @@ uint32_t lfs_kernel_asking(lfs_engine *e, uint64_t ordinal) {
         file->asked = 1;
         file->coming = 0;
         dropped = file->dropped;
+        watch(e, ordinal, file);
     }
     leave(e);
     return dropped;
@@ -104,6 +111,7 @@ int lfs_kernel_looking(lfs_engine *e, uint64_t ordinal, uint32_t *asked) {
     held *file = of(e, ordinal);
     file->asked = 1;
     *asked = file->dropped;
+    watch(e, ordinal, file);
     leave(e);
     return 0;
 }
@@ -141,6 +149,7 @@ int lfs_kernel_opened(lfs_engine *e, uint64_t ordinal) {
     if (file->lookups && !file->opened++) {
         stale = file->stale;
         file->stale = 0;
+        watch(e, ordinal, file);
     }
     leave(e);
     return stale;
@@ -149,7 +158,7 @@ int lfs_kernel_opened(lfs_engine *e, uint64_t ordinal) {
 void lfs_kernel_released(lfs_engine *e, uint64_t ordinal) {
     held *file = of(e, ordinal);
     if (!file) return;
-    if (file->lookups && file->opened) file->opened--;
+    if (file->lookups && file->opened && !--file->opened) watch(e, ordinal, file);
     leave(e);
 }
 
@@ -162,15 +171,16 @@ uint32_t lfs_kernel_commits(lfs_engine *e, uint64_t ordinal) {
 }
 
 /* Under the lock. What the kernel is to be told. */
-static uint8_t committed(held *file) {
+static uint8_t committed(lfs_engine *e, uint64_t ordinal, held *file) {
     if (!file->lookups) return LFS_TELL_NOTHING;
+    uint8_t asked = file->asked;
     file->stale = 1;
     file->commits++;
     if (file->opened) return LFS_TELL_PAGES;
-    if (!file->asked) return LFS_TELL_NOTHING;
     file->asked = 0;
-    file->dropped++;
-    return LFS_TELL_ATTRIBUTES;
+    file->dropped += asked;
+    watch(e, ordinal, file);
+    return asked ? LFS_TELL_ATTRIBUTES : LFS_TELL_NOTHING;
 }
 
 void lfs_kernel_committed(lfs_engine *e, const uint32_t *ordinals, uint32_t n, uint8_t *out) {
@@ -178,15 +188,16 @@ void lfs_kernel_committed(lfs_engine *e, const uint32_t *ordinals, uint32_t n, u
         held *file = of(e, ordinals[i]);
         out[i] = LFS_TELL_NOTHING;
         if (!file) continue;
-        out[i] = committed(file);
+        out[i] = committed(e, ordinals[i], file);
         leave(e);
     }
 }
 
+/* Closed meanwhile, it is not watched any more, and a commit may have come since: then its pages are dropped when it is opened next. */
 void lfs_kernel_renewed(lfs_engine *e, uint64_t ordinal) {
     held *file = of(e, ordinal);
     if (!file) return;
-    file->stale = 0;
+    if (file->opened) file->stale = 0;
     leave(e);
 }
 
@@ -221,7 +232,7 @@ void lfs_kernel_leave(lfs_engine *e, uint32_t ordinal) {
 uint8_t lfs_kernel_committed_unopened(lfs_engine *e, uint32_t ordinal) {
     held *file = of(e, ordinal);
     if (!file) return LFS_TELL_NOTHING;
-    uint8_t tell = file->others || file->opened ? LFS_TELL_PAGES : committed(file);
+    uint8_t tell = file->others || file->opened ? LFS_TELL_PAGES : committed(e, ordinal, file);
     leave(e);
     return tell;
 }
@@ -231,6 +242,7 @@ int lfs_kernel_missed(lfs_engine *e, uint32_t ordinal) {
     if (!file) return 0;
     int missed = file->lookups && file->coming;
     file->asked |= missed; /* as it was: it is to be told of once more */
+    watch(e, ordinal, file);
     leave(e);
     return missed;
 }
