@@ -114,7 +114,7 @@ def test_keys_in_text_form() -> None:
     key = cosignature.generate("witness.example/w")
     assert cosignature.parse_key(key.encode()) == key
     assert cosignature.parse_witness(key.witness().encode()) == key.witness()
-    assert key.encode().rpartition("+")[2] not in repr(key)
+    assert key.encode().split("+", 4)[4] not in repr(key), "base64 may hold a plus of its own, even at its end"
     for text in (key.witness().encode(), key.encode()[:-4], key.encode().replace("w+", "x+"), "", LOG.vkey):
         with pytest.raises(NoteError) as error:
             cosignature.parse_key(text)
