@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -34,6 +34,7 @@ FORMAT: Final = b"1"
 LIBRARY: Final = ".".join(str(part) for part in lmdb.version()[:2]).encode()
 MAP_BYTES: Final = 256 * limits.MIB  # address space, not disk: the file grows with what is in it
 ROOM_A_PAGE: Final = 20 * limits.KIB  # of accounts: four of LMDB's pages, and its part of a branch
+PAGES_AT_ONCE: Final = 2_048  # of accounts, in one transaction: LMDB holds its 32 MB in memory until the commit
 CHECK_BYTES: Final = 8
 DISK_HINT: Final = "see to the disk and the permissions of the store"
 UNUSABLE: Final = (
@@ -171,10 +172,10 @@ class IndexStore:
             yield reader
 
     def save(self, state: SavedState, tip: bytes) -> None:
-        """Keep the state in one durable transaction: after a crash ``load`` gives this state or the one before.
+        """Keep the state: after a crash ``load`` gives this state, or the one before in which some pages are newer than its mark.
 
-        The caller has made ``hashes/`` and ``runs/`` durable up to the mark. Raises OSError or lmdb.Error when the disk
-        refuses; the earlier state is then still whole.
+        Such pages are what replay expects (``ChangedPages``). The caller has made ``hashes/`` and ``runs/`` durable up to the mark.
+        Raises OSError or lmdb.Error when the disk refuses; the earlier mark and tables then still stand.
         """
         self._make_room(len(state.pages))
         while True:
@@ -202,6 +203,10 @@ class IndexStore:
         self._map_bytes = self._env.info()["map_size"]
 
     def _save(self, state: SavedState, tip: bytes) -> None:
+        numbers = sorted(state.pages)
+        for first in range(0, len(numbers), PAGES_AT_ONCE):
+            self._save_pages(state.pages, numbers[first : first + PAGES_AT_ONCE])
+        # If we stop here: old mark, new pages. The pages of all parts are durable before the mark that needs them.
         with self._env.begin(write=True) as transaction:
             transaction.put(b"format", FORMAT, db=self._meta)
             transaction.put(b"lmdb", LIBRARY, db=self._meta)
@@ -209,9 +214,13 @@ class IndexStore:
                 transaction.put(key, value + _check(b"meta", key, value), db=self._meta)
             for name, dump in state.tables.items():
                 transaction.put(name.encode(), dump + _check(b"tables", name.encode(), dump), db=self._tables)
-            for number in sorted(state.pages):
-                key, page = struct.pack(">I", number), state.pages[number]
-                transaction.put(key, page + _check(b"accounts", key, page), db=self._accounts)
+
+    def _save_pages(self, pages: Mapping[int, bytes], numbers: list[int]) -> None:
+        """One durable transaction. The room of what it replaces is used again by the next but one."""
+        with self._env.begin(write=True, db=self._accounts) as transaction:
+            for number in numbers:
+                key, page = struct.pack(">I", number), pages[number]
+                transaction.put(key, page + _check(b"accounts", key, page))
 
 
 def _check(database: bytes, key: bytes | memoryview, value: bytes | memoryview) -> bytes:

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ledgerfsd.core.engine import SavedState
 from ledgerfsd.errors import DamageError, StoreError
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.state import projector as projectors
+from ledgerfsd.state import store as stores
 from ledgerfsd.state.check import everything
 from ledgerfsd.state.opening import OpenStore, open_store
 from ledgerfsd.state.projector import Projector
@@ -219,6 +220,37 @@ def test_refused_save_is_told_and_made_good_later(store: Path) -> None:
     assert everything(Layout(store), quick=False)[0] == []
     with opened(store) as again:
         assert again.engine.recovery.replayed == 0
+
+
+@pytest.mark.parametrize("parts", range(5))
+def test_save_that_stops_between_its_parts(filled: Path, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some pages are newer than the mark, by all that was committed since the save before: a start replays what they lack."""
+    monkeypatch.setattr(stores, "PAGES_AT_ONCE", 1)
+    with opened(filled, close=False) as store:
+        submit(
+            store, *({"debit": f"a{n}", "credit": f"a{(n * 7 + 191) % 200}", "amount": "1.00"} for n in range(10, 200))
+        )
+        submit(
+            store, {"type": "post", "hold": "h"}, {"type": "hold", "debit": "a70", "credit": "a150", "amount": "2.00"}
+        )
+        submit(store, *(account(f"late{number}", initial_balance="1.00") for number in range(80)))
+        before = state_of(store)
+        whole = store.index._save_pages
+        left = iter(range(parts))
+
+        def until_then(pages: Mapping[int, bytes], numbers: list[int]) -> None:
+            if next(left, None) is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            whole(pages, numbers)
+
+        monkeypatch.setattr(store.index, "_save_pages", until_then)
+        with pytest.raises(OSError, match="No space left"):
+            store.projector.save_now()
+    assert everything(Layout(filled), quick=False)[0] == []
+    with opened(filled) as again:
+        assert 0 < again.engine.recovery.replayed < again.engine.recovery.entries
+        assert state_of(again) == before
+    assert everything(Layout(filled), quick=False)[0] == []
 
 
 def test_projector_saves_by_itself_and_is_lazy(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

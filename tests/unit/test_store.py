@@ -12,6 +12,7 @@ from ledgerfsd.core.engine import SavedState
 from ledgerfsd.errors import DamageError
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.journal.tree import leaf_hash
+from ledgerfsd.state import store as stores
 from ledgerfsd.state.opening import incomplete
 from ledgerfsd.state.store import IndexStore
 from ledgerfsd.state.tip import Mark, Tip
@@ -75,6 +76,20 @@ def test_a_large_save_does_not_begin_anew(path: Path) -> None:
         assert asked == list(range(500))
         asked.clear()
     store.close()
+
+
+def test_saves_use_the_room_of_the_saves_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a transaction replaces is free two transactions later: with all pages in one there would be three of each."""
+    monkeypatch.setattr(stores, "PAGES_AT_ONCE", 50)
+    store = IndexStore(path)
+    for turn in range(6):
+        store.save(state(p0=b"0")._replace(pages=dict.fromkeys(range(1_000), bytes([turn]) * 13_312)), TIP)
+    found = store.load()
+    store.close()
+    assert found is not None
+    assert set(found.state.pages.values()) == {bytes([5]) * 13_312}
+    assert len(found.state.pages) == 1_000
+    assert (path / "data.mdb").stat().st_size < 1.3 * 1_000 * 16_384
 
 
 def test_map_grows_when_it_is_full(path: Path) -> None:

@@ -57,7 +57,7 @@ lfs_engine *lfs_engine_new(const char *store, uint64_t segment_bytes, uint32_t a
     e->watched = reserved_huge(accounts_max);
     e->kernel = lfs_kernel_new(accounts_max);
     e->dirty = reserved((accounts_max >> 12) * 8 + 8);
-    e->lead_ns = LFS_NS_PER_S / 4; /* until the first catch-up tells */
+    e->catch_up_each_ns = 1000; /* until the first catch-up tells */
     lfs_ordinals_init(&e->pending, accounts_max);
     lfs_ordinals_init(&e->in_group, accounts_max);
     lfs_state_tree_init(&e->tree, accounts_max);

@@ -95,10 +95,10 @@ struct lfs_engine {
     uint64_t state_height; /* that seal's height; 0: none since the start */
     _Atomic uint64_t state_ns; /* when it was made, by the monotonic clock */
     lfs_ordinals in_group; /* accounts of the group in hand, while its root is worked out */
-    int swept;             /* T4 has swept, or is about to, since that seal */
+    uint32_t swept;        /* accounts that were pending when T4 swept, or was told to, since that seal; 0: it was not */
     int sealed;            /* read-only: 1 when the tree is that of the newest sealed root, -1 when there is none */
     uint64_t sealed_size;  /* entries before that seal */
-    uint64_t catch_up_ns, lead_ns; /* when that began; how long before the next root it is to begin */
+    uint64_t catch_up_ns, catch_up_each_ns; /* when that began; from there to the root, for each of those accounts, the last time */
     _Atomic uint64_t state_spent, tree_spent; /* ns on all roots since the start: of T2, and of T4 beside it */
     _Atomic int state_stale; /* the newest root is not that of what is published */
 

@@ -109,9 +109,9 @@ static uint32_t pending(lfs_engine *e) {
     return n;
 }
 
-/* Holding the lock, T4 idle. */
-static void sweep_begin(lfs_engine *e) {
-    e->swept = 1;
+/* Holding the lock, T4 idle. left: so many accounts are pending. */
+static void sweep_begin(lfs_engine *e, uint32_t left) {
+    e->swept = left;
     e->catch_up_ns = lfs_monotonic();
     e->tree_busy = 1;
     pthread_cond_signal(&e->to_hash);
@@ -144,10 +144,16 @@ const uint8_t *lfs_state_carry(lfs_engine *e, const lfs_group *g, uint8_t root[3
     lfs_state_tree_root(&e->tree, root);
     lfs_ordinals_clear(&e->in_group);
     uint64_t now = lfs_monotonic();
-    if (e->swept) e->lead_ns = (now - e->catch_up_ns) * 3 / 2 < LEAD_MAX_NS ? (now - e->catch_up_ns) * 3 / 2 : LEAD_MAX_NS;
+    if (e->swept) e->catch_up_each_ns = (now - e->catch_up_ns) / e->swept;
     e->state_ns = now;
     atomic_fetch_add(&e->state_spent, now - began);
     return root;
+}
+
+/* How long before the next root T4 is to begin, with so many accounts pending: half as long again as it should take. */
+static uint64_t lead_ns(const lfs_engine *e, uint32_t left) {
+    uint64_t expected = left * e->catch_up_each_ns * 3 / 2;
+    return expected < LEAD_MAX_NS ? expected : LEAD_MAX_NS;
 }
 
 /* The group is published. */
@@ -157,9 +163,9 @@ void lfs_state_published(lfs_engine *e, const lfs_group *g, int carried) {
         e->state_height = g->height;
     }
     uint32_t left = pending(e);
-    if (left > LEFT_FEW / 2 && !e->swept && lfs_monotonic() - e->state_ns >= STATE_INTERVAL_NS - e->lead_ns) {
+    if (left > LEFT_FEW / 2 && !e->swept && lfs_monotonic() - e->state_ns >= STATE_INTERVAL_NS - lead_ns(e, left)) {
         pthread_mutex_lock(&e->lock);
-        if (!e->tree_busy) sweep_begin(e);
+        if (!e->tree_busy) sweep_begin(e, left);
         pthread_mutex_unlock(&e->lock);
     }
     atomic_store(&e->state_stale, left || e->swept);
@@ -173,7 +179,7 @@ int lfs_state_current(lfs_engine *e) {
     uint32_t left = pending(e);
     if (e->state_height && !left && !e->swept) return 1;
     if (left > LEFT_FEW && !e->swept) {
-        sweep_begin(e);
+        sweep_begin(e, left);
         return 0;
     }
     e->state_wanted = 1;
