@@ -70,11 +70,13 @@ class ChangedPages(Mapping[int, bytes]):
 
     def __init__(self, engine: Engine, numbers: tuple[int, ...]) -> None:
         """``numbers``: rising."""
-        self._page = engine.page
+        self._engine = engine
         self._numbers = numbers
+        self._room = bytearray(lib.lfs_page_bytes())  # once: asking for it anew cost a third of a save
 
     def __getitem__(self, number: int) -> bytes:
-        return self._page(number)
+        self._engine.read_page(number, self._room)
+        return bytes(self._room)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._numbers)
@@ -717,11 +719,9 @@ class Engine:
         lib.lfs_save_pages(self._handle, pages, len(pages))
         return SavedState(bytes(mark), tables, ChangedPages(self, tuple(pages)))
 
-    def page(self, number: int) -> bytes:
-        """An account page as ``save`` would give it now."""
-        room = bytearray(lib.lfs_page_bytes())
+    def read_page(self, number: int, room: bytearray) -> None:
+        """Put an account page into ``room``, as ``save`` would give it now."""
         lib.lfs_read_page(self._handle, number, ffi.from_buffer(room), len(room))
-        return bytes(room)
 
     def saved(self, ok: bool) -> None:
         """Tell whether the last ``save`` reached the disk; what did not is part of the next."""
