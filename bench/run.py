@@ -173,7 +173,7 @@ def measure_ndjson(report: Report, directory: Path, options: Any) -> None:
 
 
 def measure_million_accounts(report: Report, directory: Path, options: Any) -> None:
-    """The same over a million accounts with random ids, one way in: opening them takes longer than the payments."""
+    """The same over a million accounts with random ids, two ways in: opening them takes longer than the payments."""
     count, transactions = (100_000, 100_000) if options.quick else (1_000_000, 1_000_000)
     ndjson.run(
         report,
@@ -182,7 +182,7 @@ def measure_million_accounts(report: Report, directory: Path, options: Any) -> N
         transactions=transactions,
         accounts=count,
         random_ids=True,
-        ways=["128 KiB writes, 2 writers"],
+        ways=["128 KiB writes, 2 writers", "128 KiB writes, 8 writers"],
     )
 
 

@@ -19,13 +19,18 @@ from ledgerfsd.journal import layout
 from ledgerfsd.types import Mode
 
 INFLIGHT: Final = 32 * 2**20  # enough that the engine never waits for us
+STAGES: Final = {"T1": "lfs-apply", "T2": "lfs-write", "T6": "lfs-runs"}  # whose processor time is told
 
 
 def thread_ns(process: int | str = "self") -> Counter[str]:
     """Processor time of a process's threads by name: the engine's are called ``lfs-…``."""
     found: Counter[str] = Counter()
     for task in Path(f"/proc/{process}/task").iterdir():
-        found[(task / "comm").read_text().strip()] += int((task / "schedstat").read_text().split()[0])
+        try:
+            name, spent = (task / "comm").read_text().strip(), int((task / "schedstat").read_text().split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        found[name] += spent
     return found
 
 

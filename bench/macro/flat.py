@@ -19,14 +19,13 @@ from typing import Final
 from bench import workload
 from bench.daemon import Mounted, disk_bytes, need_room
 from bench.macro import restart
-from bench.macro.direct import thread_ns
+from bench.macro.direct import STAGES, thread_ns
 from bench.measure import Report, timed
 
 WRITERS: Final = 2
 PIECE: Final = 128 * 1024
 SAMPLES: Final = 50
 ENDS: Final = 10  # the first and the last of so many parts are compared
-THREADS: Final = {"T1": "lfs-apply", "T2": "lfs-write", "T6": "lfs-runs"}  # whose processor time is told
 
 _fork = multiprocessing.get_context("fork")
 
@@ -99,7 +98,7 @@ def _watch(report: Report, ledger: Mounted, pipes: list[Connection], each: int) 
             if done % each:
                 continue
             now, (own, mapped), threads = time.perf_counter(), ledger.memory(), thread_ns(ledger.pid)
-            spent = {name: threads[thread] - before[thread] for name, thread in THREADS.items()}
+            spent = {name: threads[thread] - before[thread] for name, thread in STAGES.items()}
             spent["daemon"] = threads.total() - before.total()
             report.sample(
                 millions=done * workload.FILE_INTENTS / 1e6,
@@ -124,7 +123,7 @@ def _figures(report: Report, made: int, seconds: float, empty: float) -> None:
     report.add("flat, rate, last tenth / first tenth", "x", last / first, aim="aim 0.9")
     report.add(f"flat, rate, last tenth / first {1 / SAMPLES:.0%}", "x", last / rates[0], aim="aim 0.9")
     report.add(f"flat, slowest of {len(rates)} parts / first tenth", "x", min(rates) / first)
-    for name in (*THREADS, "daemon"):
+    for name in (*STAGES, "daemon"):
         series = report.series[f"{name}_ns"]
         report.add(f"flat, processor time of the first {size}, {name}", "ns/tx", statistics.mean(series[:part]))
         report.add(f"flat, processor time of the last {size}, {name}", "ns/tx", statistics.mean(series[-part:]))

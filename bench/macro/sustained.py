@@ -8,6 +8,9 @@ of which is the slowest of a hundred files: it does not see a burst, but of like
 another. The p99 of all files of a tenth (1,200 in a minute): 1.13 times, but one second in which others use the machine decides it. And
 p50, which shows what every file waits for. What the host withheld (steal) stands beside them, by samples and by tenths: where that is
 more than a few milliseconds a second, the first two say more of the neighbours than of us.
+
+A host can be slow without any steal. So each sample also has what the daemon's threads took of the processor for a transaction,
+and what a loop of Python in the measuring process took, which has nothing to do with a ledger: where both rise it was the machine.
 """
 
 from __future__ import annotations
@@ -23,12 +26,14 @@ from typing import Final
 
 from bench import workload
 from bench.daemon import Mounted, disk_bytes, need_room
+from bench.macro.direct import STAGES, thread_ns
 from bench.measure import Report, percentile, timed
 
 ACCOUNTS: Final = 10_000
 LINES: Final = 1_000  # of a file
 WRITERS: Final = 2
 PROBE_SECONDS: Final = 0.02
+LOOP: Final = 200_000  # additions of the loop that has nothing to do with a ledger, some ten milliseconds
 FASTEST: Final = 500_000  # transactions a second that room is asked for when no rate is given
 
 _fork = multiprocessing.get_context("fork")
@@ -74,6 +79,7 @@ def run(report: Report, directory: Path, *, seed: int, seconds: float, rate: flo
         report.latencies("sustained, balance.json read beside", reads)
         _growth(report, made, empty)
         _slower(report, closes)
+        _dearer(report)
 
 
 def _watch(
@@ -82,7 +88,7 @@ def _watch(
     """Sample until both writers are done; what files and reads took."""
     began = last = time.monotonic()
     closes, reads, seen, count, turn = list[float](), list[float](), _Seen(), before, 0
-    stolen = _stolen()
+    stolen, spent = _stolen(), thread_ns(ledger.pid)
     while pipes:
         for pipe in list(pipes):
             while pipe.poll():
@@ -100,7 +106,9 @@ def _watch(
         now = time.monotonic()
         if now - last < every and pipes:
             continue
-        known, (own, mapped) = ledger.transactions(), ledger.memory()
+        known, (own, mapped), threads = ledger.transactions(), ledger.memory(), thread_ns(ledger.pid)
+        each = {name: threads[thread] - spent[thread] for name, thread in STAGES.items()}
+        each["daemon"] = threads.total() - spent.total()
         if now - last >= every / 2:  # what is left over at the end is no sample
             report.sample(
                 seconds=now - began,
@@ -112,9 +120,11 @@ def _watch(
                 close_p99_ms=percentile(seen.closes, 99) * 1e3 if seen.closes else 0.0,
                 read_p99_ms=percentile(seen.reads, 99) * 1e3,
                 stolen_ms=(_stolen() - stolen) / (now - last) * 1e3,
+                loop_ms=_loop() * 1e3,
+                **{f"{name}_ns": ns / max(1, known - count) for name, ns in each.items()},
             )
         closes, reads = closes + seen.closes, reads + seen.reads
-        last, count, seen, stolen = now, known, _Seen(), _stolen()
+        last, count, seen, stolen, spent = now, known, _Seen(), _stolen(), threads
     return closes, reads
 
 
@@ -146,6 +156,25 @@ def _slower(report: Report, closes: list[float]) -> None:
         report.add(f"sustained, p{percent} of all files due to close, last tenth / first tenth", "x", last / first)
     for name, part in (("first", stolen[:tenth]), ("last", stolen[-tenth:])):
         report.add(f"sustained, processor time that the host withheld, {name} tenth", "ms/s", statistics.mean(part))
+
+
+def _dearer(report: Report) -> None:
+    """What a transaction took of the processor, and what the loop took, in the first and the last tenth."""
+    tenth = max(1, len(report.series["loop_ms"]) // 10)
+    for name, part in (("first", slice(tenth)), ("last", slice(-tenth, None))):
+        for stage in (*STAGES, "daemon"):
+            taken = statistics.mean(report.series[f"{stage}_ns"][part])
+            report.add(f"sustained, processor time of the {name} tenth, {stage}", "ns/tx", taken)
+        loop = statistics.median(report.series["loop_ms"][part])
+        report.add(f"sustained, a loop of Python beside it, {name} tenth", "ms", loop)
+
+
+def _loop() -> float:
+    """Seconds that it takes of the processor: a measure of how quick the machine is just then."""
+    began, total = time.thread_time(), 0
+    for number in range(LOOP):
+        total += number
+    return time.thread_time() - began
 
 
 def _stolen() -> float:
