@@ -113,10 +113,14 @@ typedef struct {
     uint32_t len;
 } lfs_literal;
 typedef struct {
+    uint8_t bytes[16]; /* a set of bytes of ASCII: learn_bytes() */
+} lfs_bytes;
+typedef struct {
     uint32_t present;
     uint8_t n, quotes;                         /* values that differ from line to line; quotes in a line, 0: nothing is known */
     uint8_t field[LFS_SHAPE_VALUES], quote[LFS_SHAPE_VALUES]; /* of each value, in the order of the line: its member, and which quote opens it */
     uint8_t order[LFS_SHAPE_VALUES];           /* values in canonical order */
+    lfs_bytes each[LFS_SHAPE_VALUES], first[LFS_SHAPE_VALUES]; /* what its bytes and the first of them may be, in the order of the line */
     lfs_literal before[LFS_SHAPE_VALUES + 1], form[LFS_SHAPE_VALUES + 1]; /* what stands before each and behind the last, in the line; in canonical form */
 } lfs_shape;
 enum lfs_shapes_way { LFS_SHAPES_UNKNOWN, LFS_SHAPES_READ, LFS_SHAPES_OFF /* the processor cannot */ };

@@ -3,21 +3,21 @@
  * What stands between the values of such a line is known then, and is compared at once, up to 64 bytes at a time; so is each value, against
  * what may stand in it, and the canonical form is put together from ready-made pieces. It takes less than the other ways (intent.c, judge.c)
  * and gives the same for what it takes: only transfers, and only those without fault. tests/property/test_intent_shape.py says so, of every
- * byte of a line. Needs AVX-512 with VBMI2, and says "not taken" without it. */
+ * byte of a line. Needs AVX-512 (F, VL, BW, DQ), and says "not taken" without it. */
 #include "intent.h"
 #ifdef __x86_64__
 #include <immintrin.h>
 
-#define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx512vbmi,avx512vbmi2,bmi,bmi2,popcnt")))
+#define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,bmi,bmi2,popcnt")))
 #define INLINE TARGET static inline __attribute__((always_inline))
-#define LINE_BYTES_MAX 256 /* places of quotes fit a byte */
+#define LINE_BYTES_MAX 256 /* numbers of quotes fit a byte */
 #define LEARN_EVERY 8      /* lines that were not taken: where lines differ, learning each would cost more than it brings */
 
 /* What a byte of ASCII may stand in. */
 enum { IN_NAME = 1, FIRST_OF_NAME = 2, IN_ID = 4, FIRST_OF_ID = 8, IN_TEXT = 16, IN_CURRENCY = 32, FIRST_OF_CURRENCY = 64, IN_AMOUNT = 128 };
 #define MARK (IN_ID | FIRST_OF_ID | IN_TEXT)
 #define LETTER (MARK | IN_NAME | FIRST_OF_NAME)
-static const uint8_t KINDS[128] __attribute__((aligned(64))) = {
+static const uint8_t KINDS[128] = {
     [' '] = IN_TEXT, ['!'] = MARK, ['#' ... ','] = MARK, ['-'] = MARK | IN_NAME, ['.'] = MARK | IN_NAME | IN_AMOUNT, ['/'] = MARK,
     ['0' ... '9'] = LETTER | IN_CURRENCY | IN_AMOUNT, [':'] = MARK | IN_NAME, [';' ... '@'] = MARK,
     ['A' ... 'Z'] = LETTER | IN_CURRENCY | FIRST_OF_CURRENCY, ['['] = MARK, [']' ... '^'] = MARK, ['_'] = MARK | IN_NAME, ['`'] = MARK,
@@ -38,8 +38,8 @@ static const struct { uint8_t each, first, least, most; } RULES[F_COUNT] = {
 static int processor_can(void) {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
-           __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+           __builtin_cpu_supports("popcnt");
 }
 
 /* -- learning */
@@ -51,6 +51,13 @@ static int literal_set(lfs_literal *literal, const uint8_t *bytes, size_t len) {
     literal->len = (uint32_t)len;
     literal->mask = ~(uint64_t)0 >> (64 - len);
     return 0;
+}
+
+/* The bytes of ASCII that one of these kinds has: bit h of bytes[l] is the byte 16 * h + l. */
+static void learn_bytes(lfs_bytes *set, uint8_t kind) {
+    memset(set, 0, sizeof *set);
+    for (unsigned byte = 0; byte < sizeof KINDS; byte++)
+        if (KINDS[byte] & kind) set->bytes[byte & 15] |= (uint8_t)(1 << (byte >> 4));
 }
 
 /* What stands before each value in canonical form, and behind the last. */
@@ -96,6 +103,8 @@ static int learn(lfs_shape *s, const uint8_t *text, const uint8_t *end, const lf
         if (value.p <= from || value.p + value.len >= end || literal_set(&s->before[n], from, (size_t)(value.p - from))) return -1;
         for (const uint8_t *p = from; p < value.p; p++) s->quotes += *p == '"';
         s->quote[n] = (uint8_t)(s->quotes - 1);
+        learn_bytes(&s->each[n], RULES[next].each);
+        learn_bytes(&s->first[n], RULES[next].first);
         s->field[n++] = (uint8_t)next;
         from = value.p + value.len;
         rest &= ~BIT(next);
@@ -116,21 +125,20 @@ void lfs_shape_learn(lfs_shapes *shapes, const uint8_t *text, const uint8_t *end
 /* -- reading */
 
 /* Places of the quotes; how many there are, or -1 when a byte is a backslash, a control character or no ASCII. */
-INLINE int find_quotes(const uint8_t *text, size_t len, uint8_t *places) {
-    static const uint8_t NUMBERS[64] __attribute__((aligned(64))) = {
-        0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
-        32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
-    __m512i at = _mm512_load_si512(NUMBERS);
+INLINE int find_quotes(const uint8_t *text, size_t len, uint32_t *places) {
+    __m512i at = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     uint64_t odd = 0;
     uint32_t n = 0;
     for (; len; text += 64) {
         __mmask64 some = len >= 64 ? ~(__mmask64)0 : _bzhi_u64(~(uint64_t)0, (uint32_t)len);
         __m512i v = _mm512_maskz_loadu_epi8(some, text);
-        __mmask64 quotes = _mm512_cmpeq_epi8_mask(v, _mm512_set1_epi8('"'));
+        uint64_t quotes = _mm512_cmpeq_epi8_mask(v, _mm512_set1_epi8('"'));
         odd |= _mm512_mask_cmplt_epi8_mask(some, v, _mm512_set1_epi8(' ')) | _mm512_cmpeq_epi8_mask(v, _mm512_set1_epi8('\\'));
-        _mm512_storeu_si512(places + n, _mm512_maskz_compress_epi8(quotes, at));
-        n += (uint32_t)_mm_popcnt_u64(quotes);
-        at = _mm512_add_epi8(at, _mm512_set1_epi8(64));
+        for (int i = 0; i < 4; i++) {
+            _mm512_storeu_si512(places + n, _mm512_maskz_compress_epi32((__mmask16)(quotes >> 16 * i), at));
+            n += (uint32_t)_mm_popcnt_u32(quotes >> 16 * i & 0xffff);
+            at = _mm512_add_epi32(at, _mm512_set1_epi32(16));
+        }
         if (len < 64) break;
         len -= 64;
     }
@@ -143,7 +151,7 @@ INLINE uint64_t differs(const lfs_literal *literal, const uint8_t *p) {
 }
 
 /* The values of the line in hand, in its own order; nonzero when it has another shape. */
-INLINE uint64_t take_values(const lfs_shape *s, const uint8_t *text, size_t len, const uint8_t *places, lfs_text *values) {
+INLINE uint64_t take_values(const lfs_shape *s, const uint8_t *text, size_t len, const uint32_t *places, lfs_text *values) {
     uint64_t bad = 0;
     uint32_t from = 0;
     for (uint32_t i = 0; i < s->n; i++) {
@@ -163,16 +171,19 @@ INLINE __m512i text_of(lfs_text value, __mmask64 *mask) {
 }
 
 /* Nonzero when a byte may not stand there, or too few or too many do. */
-INLINE uint64_t offends(int field, lfs_text value, __m512i v, __mmask64 mask) {
-    __m512i kinds = _mm512_permutex2var_epi8(_mm512_load_si512(KINDS), v, _mm512_load_si512(KINDS + 64));
-    __m512i wanted = _mm512_mask_blend_epi8(1, _mm512_set1_epi8((char)RULES[field].each), _mm512_set1_epi8((char)RULES[field].first));
-    return _mm512_mask_testn_epi8_mask(mask, kinds, wanted) | (value.len - RULES[field].least > (uint32_t)(RULES[field].most - RULES[field].least));
+INLINE uint64_t offends(const lfs_shape *s, uint32_t which, lfs_text value, __m512i v, __mmask64 mask) {
+    const __m512i powers = _mm512_broadcast_i32x4(_mm_set_epi8(0, 0, 0, 0, 0, 0, 0, 0, -128, 64, 32, 16, 8, 4, 2, 1));
+    __m512i each = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)s->each[which].bytes));
+    __m512i first = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)s->first[which].bytes));
+    __m512i allowed = _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(each, v), 1, first, v); /* by the lower half of each byte */
+    __m512i upper = _mm512_shuffle_epi8(powers, _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15)));
+    int field = s->field[which];
+    return _mm512_mask_testn_epi8_mask(mask, allowed, upper) | (value.len - RULES[field].least > (uint32_t)(RULES[field].most - RULES[field].least));
 }
 
 /* Digits and points of 1 to 16 bytes, as offends() left them. Nonzero: it is no amount above zero, or an unusual one. */
 INLINE uint64_t take_amount(lfs_text value, lfs_amount *out) {
     uint32_t len = value.len;
-    const __m128i numbers = _mm_set_epi8(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     __mmask16 some = (__mmask16)(0xffffu << (16 - len));
     uint32_t first = 16 - len;
     __m128i v = _mm_maskz_loadu_epi8(some, value.p - first); /* behind zeros */
@@ -183,7 +194,7 @@ INLINE uint64_t take_amount(lfs_text value, lfs_amount *out) {
     bad |= (zero >> first & 1) & (len > 1) & ~(point >> (first + 1) & 1);
     uint32_t before = point - 1; /* all, when there is none: then nothing moves */
     uint32_t moved = point ? before << 1 | 1 : 0;
-    __m128i digits = _mm_mask_permutexvar_epi8(v, (__mmask16)moved, _mm_sub_epi8(numbers, _mm_set1_epi8(1)), v);
+    __m128i digits = _mm_mask_mov_epi8(v, (__mmask16)moved, _mm_slli_si128(v, 1));
     digits = _mm_mask_sub_epi8(_mm_setzero_si128(), (__mmask16)(some & ~(point ? 1u << first : 0)), digits, _mm_set1_epi8('0'));
     __m128i twos = _mm_maddubs_epi16(digits, _mm_set1_epi16(1 << 8 | 10));
     __m128i fours = _mm_madd_epi16(twos, _mm_set1_epi32(1 << 16 | 100));
@@ -217,7 +228,7 @@ INLINE void fill(const lfs_shape *s, lfs_arena *arena, lfs_intent *in, const lfs
 }
 
 TARGET static int read_shape(lfs_shapes *shapes, const uint8_t *text, size_t len, lfs_arena *arena, lfs_intent *in) {
-    uint8_t places[LINE_BYTES_MAX + 64];
+    uint32_t places[LINE_BYTES_MAX + 16];
     lfs_text values[LFS_SHAPE_VALUES];
     lfs_amount amount;
     int n = find_quotes(text, len, places);
@@ -228,10 +239,9 @@ TARGET static int read_shape(lfs_shapes *shapes, const uint8_t *text, size_t len
     for (uint32_t i = 0; i < s->n; i++) {
         __mmask64 mask;
         lfs_text value = values[s->order[i]];
-        int field = s->field[s->order[i]];
         __m512i v = text_of(value, &mask);
-        bad |= offends(field, value, v, mask);
-        in->f[field] = value;
+        bad |= offends(s, s->order[i], value, v, mask);
+        in->f[s->field[s->order[i]]] = value;
         _mm512_storeu_si512(p, _mm512_loadu_si512(s->form[i].bytes));
         p += s->form[i].len;
         _mm512_storeu_si512(p, v);
