@@ -6,6 +6,7 @@ usage: python -m bench.macro.direct DIRECTORY ACCOUNTS FILE...
 from __future__ import annotations
 
 import json
+import select
 import shutil
 import sys
 import time
@@ -44,12 +45,14 @@ def main(directory: Path, accounts: int, files: list[Path]) -> None:
     engine.drain()
     before, spent, beside = engine.counts().transactions, engine.state_ns, engine.tree_ns
     bodies = [(path.name.encode(), path.read_bytes()) for path in files]
+    finished = select.poll()
+    finished.register(engine.wakeup_fd, select.POLLIN)
     threads = thread_ns()
     began, used = time.perf_counter(), time.process_time()
     for name, body in bodies:
         engine.submit(body, source=name, first_line=1, mode=Mode.EACH)
         while engine.inflight_bytes > INFLIGHT:
-            time.sleep(0.0005)
+            finished.poll()
             engine.completions()
     engine.drain()
     seconds, used = time.perf_counter() - began, time.process_time() - used
