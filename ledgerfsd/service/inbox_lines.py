@@ -154,9 +154,9 @@ class LinesHandle(InboxHandle):
         """Queue the lines that ``data`` completes, keep the rest. If there is no room (busy), nothing is taken."""
         if self._state.ended:
             data = self._end_line(data)
-        body = self._state.pending + data if self._state.pending else data
-        cut = body.rfind(b"\n") + 1
-        lines, pending = body[:cut], body[cut:]
+        cut = data.rfind(b"\n") + 1
+        lines = b"".join((self._state.pending, memoryview(data)[:cut])) if cut else b""  # copied once: they are many
+        pending = data[cut:] if cut else self._state.pending + data
         if len(pending) > limits.INTENT_BYTES_MAX:
             # White space around an intent does not count; inside one it does, so the end is cut only behind a whole one.
             pending = pending.lstrip(SPACE)
