@@ -162,7 +162,7 @@ static void make_auto_id(lfs_intent *in, lfs_text source, lfs_arena *arena) {
 
 void lfs_intent_parse(const uint8_t *text, size_t len, lfs_text source, uint32_t line, lfs_arena *arena, lfs_intent *in) {
     memset(in, 0, offsetof(lfs_intent, f)); /* f itself is guarded by the bits of present */
-    memset(&in->canonical, 0, sizeof *in - offsetof(lfs_intent, canonical));
+    lfs_clear(&in->canonical, sizeof *in - offsetof(lfs_intent, canonical));
     in->line = line;
     const uint8_t *first = lfs_json_space(text, text + len), *end = text + len;
     while (end > first && lfs_json_space(end - 1, end) == end) end--;

@@ -77,7 +77,12 @@ static inline int quick(lfs_reading *r, const uint8_t *bytes, const uint8_t *end
 
 int lfs_see_quick(lfs_reading *r, const uint8_t *bytes, uint32_t len, lfs_seen *out) {
     uint32_t first = r->n_postings;
-    *out = (lfs_seen){.bytes = bytes, .len = len, .kind = K_TXN, .day = LFS_NO_DAY, .first_posting = first};
+    lfs_clear(out, sizeof *out);
+    out->bytes = bytes;
+    out->len = len;
+    out->kind = K_TXN;
+    out->day = LFS_NO_DAY;
+    out->first_posting = first;
     if (!quick(r, bytes, bytes + len, out)) {
         r->n_postings = first;
         return 0;
