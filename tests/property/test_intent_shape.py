@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -50,6 +51,8 @@ AMOUNTS = [
 ]
 SIZES = (0, 1, 2, 3, 12, 13, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128, 129)
 
+NEEDED = {"avx512f", "avx512vl", "avx512bw", "avx512dq", "bmi1", "bmi2", "popcnt"}  # as /proc/cpuinfo calls them
+
 processor_can = read_after(LINE, LINE, quickly=True)[0] >= 0
 
 
@@ -83,6 +86,12 @@ def lines_with(name: str, value: str) -> Iterator[bytes]:
     for shape in SHAPES:
         if name in json.loads(shape):
             yield exchanged(shape, **{name: value})
+
+
+def test_it_is_read_so_on_every_processor_that_can() -> None:
+    """Else all tests of this file would pass where nothing is read by its shape."""
+    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
+    assert processor_can == (set(flags.split()) >= NEEDED)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
