@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -155,8 +156,12 @@ def run_events(options: argparse.Namespace) -> int:
     mount = places.mounted(options.mount)
     first = first_at(mount, options.since or ("now" if options.follow else "0"))
     kinds = {kind.removeprefix("ledgerfs.").partition(".v")[0].partition("/")[0] for kind in options.type or []}
+    if options.follow:
+        # Ctrl-C ends this program itself. Python's own handler would be run after read() at the soonest, if the signal comes just before
+        # it: at the next event, that is, which may be tomorrow's.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     if not options.json:
-        print(HEADER)
+        print(HEADER, flush=options.follow)
     for line in lines(mount / "events" / "from" / f"{first}.ndjson", follow=options.follow):
         event = json.loads(line)
         if options.until and _behind(event, options.until):

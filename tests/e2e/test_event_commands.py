@@ -81,7 +81,7 @@ def test_events_follow(ledger: Mounted) -> None:
             ledger.drop("now-2.json", pay(reference="second"))
             seen = [following.stdout.readline().rstrip().rpartition("  ")[2] for _ in range(2)]
             following.send_signal(signal.SIGINT)
-            assert following.wait(60) == 130
+            assert following.wait(60) == -signal.SIGINT  # 130 in a shell: by the signal itself, whenever it comes
         finally:
             following.kill()
     assert seen == ["first", "second"]
