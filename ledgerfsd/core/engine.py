@@ -34,6 +34,7 @@ TABLES = ("policy", "holds", "reversed", "indexes")
 DRY_RUN = 16
 SYSTEM = 32
 TIME_BYTES = 30
+RUNS_FEW = 15
 STATEMENT_PIECE_BYTES = limits.MIB
 STATE_NODE_BYTES = 104  # hash and three sums of 24 bytes
 REPLAY_STEP_BYTES = 16 * limits.MIB
@@ -120,9 +121,13 @@ class Completion:
 
     def runs(self) -> Iterator[Run]:
         """The results with neighbours of equal outcome taken together."""
-        count = lib.lfs_ticket_runs(self._handle, ffi.NULL, 0)
-        starts = ffi.new("uint32_t[]", count + 1)
-        lib.lfs_ticket_runs(self._handle, starts, count)
+        room, count = 0, RUNS_FEW
+        while (
+            room <= count
+        ):  # they are counted as they are found: looking twice at each result is for those that have many
+            room = count + 1
+            starts = ffi.new("uint32_t[]", room)
+            count = lib.lfs_ticket_runs(self._handle, starts, room)
         starts[count] = self._count
         for i in range(count):
             yield Run(self[starts[i]], starts[i + 1] - starts[i])

@@ -22,6 +22,7 @@ lib: Any = _core.lib
 CODES_MAX: Final = 256
 TOLD_AT_ONCE: Final = 256
 _VERDICT: Final = struct.Struct("=QQQqQQIIIhBBQQqI256s4x")  # lfs_front_answer
+_SENT: Final = struct.Struct("=QQQ")  # lfs_front_sent
 
 
 class State(enum.IntEnum):
@@ -72,6 +73,29 @@ class Handed(NamedTuple):
     state: State
     append: bool
     name: bytes
+
+
+class Loan(NamedTuple):
+    """An open file of lines that the core may write to (``Front.lend``)."""
+
+    number: int  # of its inode
+    handle: int
+    time_ns: int  # what stat says
+    uid: int
+    gid: int
+    position: int  # where the next WRITE begins
+    credit: int  # bytes of lines that may be sent
+    line: int  # number of the next one
+
+
+class Lent(NamedTuple):
+    """The same as it comes back, WRITEs further."""
+
+    position: int
+    line: int
+    pending: bytes
+    refused: bool  # an intent was, of a submission that has finished
+    sent: list[tuple[int, int, int]]  # submissions: ticket, when it was asked for (monotonic, ns), bytes
 
 
 class Addresses(NamedTuple):
@@ -224,6 +248,27 @@ class Front:
             bool(raw.append),
             ffi.string(raw.name),
         )
+
+    def lend(self, loan: Loan, pending: bytes, source: bytes, *, least: int) -> bool:
+        """Let the core take WRITEs of at least ``least`` bytes, from ``loan.position`` on, while one follows the other.
+
+        ``pending``: what is there of the next line. False: it does not. Until ``recall`` nothing else may be done with the file
+        (``csrc/front/front_lines.c``).
+        """
+        begun, name = ffi.from_buffer("const uint8_t[]", pending), ffi.new("char[]", source[:255])
+        made = ffi.new("lfs_front_loan *", (*loan, least, begun, len(pending), name))
+        return bool(lib.lfs_front_lend(self._engine, made))
+
+    def recall(self, handle: int) -> Lent | None:
+        """Have an open file back. Its submissions come to ``Engine.completions`` from now on. None: it was not lent."""
+        raw = lib.lfs_front_recall(self._engine, handle)
+        if not raw:
+            return None
+        try:
+            sent = list(_SENT.iter_unpack(ffi.buffer(raw.sent, raw.n_sent * _SENT.size))) if raw.n_sent else []
+            return Lent(raw.position, raw.line, bytes(ffi.buffer(raw.pending, raw.n_pending)), bool(raw.refused), sent)
+        finally:
+            lib.lfs_front_lent_free(raw)
 
     def name(self, name: bytes, *, there: bool) -> None:
         """A name came to inbox/ or went, not by the front."""

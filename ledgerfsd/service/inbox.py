@@ -101,6 +101,12 @@ def is_final(name: bytes) -> bool:
     return not is_scratch(name) and name.endswith((b".json", b".ndjson"))
 
 
+def recall(file: InboxFile) -> None:
+    """Nothing of an open file is in the core."""
+    for handle in file.handles:
+        handle.recall()
+
+
 class Inbox:
     """All inbox files of a ledger."""
 
@@ -235,6 +241,7 @@ class Inbox:
         if file.content is not None:
             return len(file.content)
         if file.handles:
+            file.handles[-1].recall()
             return file.handles[-1].size
         text = self.text(file)
         return text.size if text is not None else 0
@@ -243,6 +250,8 @@ class Inbox:
 
     def front_changed(self, front: Front | None) -> None:
         """There is one from now on, or none any more. Names come later: inbox/ is empty when it begins."""
+        for file in self._numbers.values():
+            recall(file)
         self.front = front
         self._tell_limit()
 
@@ -270,6 +279,7 @@ class Inbox:
     # -- inside
 
     def _count(self, handle: InboxHandle) -> None:
+        recall(handle.file)  # alone no longer
         handle.file.handles.append(handle)
         self._opened += 1
         self._tell_limit()
@@ -337,6 +347,7 @@ class Inbox:
         file.answered_as = name
 
     def _move(self, file: InboxFile, area: Area, name: bytes) -> None:
+        recall(file)  # its name is part of what intents without an id get
         there = self.find(area, name)
         if there is file:
             return

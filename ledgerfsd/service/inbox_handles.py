@@ -80,10 +80,16 @@ class InboxHandle(ABC):
         self.inbox = inbox
         self.file = file
         self.append = append
-        self.size = 0  # bytes taken
+        self.size = 0  # bytes taken; after ``recall``
         self.refused: Code | None = None  # the first refusal; close() repeats it
         self._turn = Turn()
         self._answer: Answer | None = None
+
+    def numbered(self, number: int) -> None:  # noqa: B027  (most have no use for it)
+        """The mount has opened it under this number."""
+
+    def recall(self) -> None:  # noqa: B027  (only lines are ever taken by the core)
+        """Know of all that was written: the core may have taken some of it."""
 
     @property
     def dry_run(self) -> bool:

@@ -3,7 +3,8 @@
 Start at ``LinesHandle._take``. Two things make it more than splitting lines:
 
 * Large writes are pipelined. Their lines are on the way to the disk when ``write`` returns; what is refused among them is
-  raised by a later call.
+  raised by a later call. While they only go on one behind the other the core takes them (``_lend``, ADR 57): this handle
+  is called for the first again that is anything else.
 * A write that fails has been judged all the same, but for the kernel, and so for the program, it was not written. Buffered
   writers (stdio, Python) therefore send the same bytes again when they are closed. Such a write is numbered as the
   first time, so that the ledger knows its lines again, and nothing is booked twice.
@@ -21,6 +22,7 @@ import msgspec
 import trio
 
 from ledgerfsd import limits
+from ledgerfsd.core.front import Loan
 from ledgerfsd.core.json import newlines
 from ledgerfsd.errors import BY_NAME, CODES, Code, Refused
 from ledgerfsd.service.inbox_handles import SPACE, InboxHandle, is_object
@@ -75,8 +77,58 @@ class LinesHandle(InboxHandle):
         self._unreported: Code | None = None  # a refusal that no write has raised yet
         self._results: list[Outcome] = []  # not in a receipt yet
         self._told = -1  # size at which the receipt last said that the end is missing
+        self._number_of_mount = 0  # 0: the mount does not know it
+        self._lent = False  # the core takes what is written
+        self._due = False  # an intent was refused, which the next write is to be told
+
+    # -- in the core
+
+    def numbered(self, number: int) -> None:
+        """From now on the mount writes to it."""
+        self._number_of_mount = number
+        self._lend()
+
+    def _lend(self) -> None:
+        """Let the core take the writes that follow, if there is nothing to be told of those before."""
+        front, file, state = self.inbox.front, self.file, self._state
+        alone = (
+            self._number_of_mount and not self.append and not self.dry_run and len(file.handles) == 1 and file.linked
+        )
+        owing = self._failed or self._unreported is not None or state.ended or self.size != self._position
+        credit = PIPELINE_BYTES_MAX - self._outstanding
+        if front is None or not alone or owing or credit < SMALL_WRITE:
+            return
+        text = self.inbox.text(file)
+        time_ns = text.mtime_ns if text is not None else file.created_ns
+        loan = Loan(file.number, self._number_of_mount, time_ns, file.uid, file.gid, self._position, credit, state.line)
+        self._lent = front.lend(loan, state.pending, file.name, least=SMALL_WRITE)
+
+    def recall(self) -> None:
+        """Go on where the core is now. A refusal that it has heard of is due in the next write."""
+        if not self._lent or self.inbox.front is None:
+            return
+        self._lent = False
+        back = self.inbox.front.recall(self._number_of_mount)
+        if back is None:
+            return
+        for number, asked_ns, size in back.sent:
+            self._tickets.append(self.inbox.ledger.adopt(number, size, asked_ns / 1e9))
+            self._outstanding += size
+        self._due = back.refused
+        self.size += back.position - self._position
+        self._position = back.position
+        self._state = State(back.line, back.pending, "")
+        self.file.next_line = max(self.file.next_line, back.line)
+
+    # -- the protocol
 
     async def _take(self, offset: int, data: bytes) -> None:
+        self.recall()
+        await self._take_here(offset, data)
+        if len(data) >= SMALL_WRITE:
+            self._lend()
+
+    async def _take_here(self, offset: int, data: bytes) -> None:
         if not self.append and offset != self._position:
             raise OSError(errno.ESPIPE, "the file must be written from its beginning to its end")
         pieces, self._failed = self._failed, []
@@ -91,7 +143,7 @@ class LinesHandle(InboxHandle):
                 pieces = [*pieces, Failed(rest, self._state._replace(line=self._number()))]
                 await self._split(rest)
                 self.size += len(rest)
-            await self._settle(0 if len(data) < SMALL_WRITE else PIPELINE_BYTES_MAX)
+            await self._settle(self._limit(data))
             if len(data) < SMALL_WRITE:
                 self._write_receipt()
             self._raise_unreported()
@@ -101,6 +153,13 @@ class LinesHandle(InboxHandle):
             self._failed, self._known = pieces, self._state.line
             raise
         self._position += len(data)
+
+    def _limit(self, data: bytes) -> int:
+        """How many bytes of lines may be on their way when a write is answered. Once there are too many it waits for half of them."""
+        due, self._due = self._due, False
+        if due or len(data) < SMALL_WRITE:
+            return 0
+        return PIPELINE_BYTES_MAX // (2 if self._outstanding > PIPELINE_BYTES_MAX else 1)
 
     async def _repeat(self, pieces: list[Failed], *, tell: bool) -> None:
         """Take the bytes of a write that failed as the same lines. ``tell``: report their refusals once more.
@@ -124,6 +183,7 @@ class LinesHandle(InboxHandle):
         self._failed = []
 
     async def _flush(self) -> None:
+        self.recall()
         await self._settle_all(commit=True)
         if self.refused is not None:
             raise Refused(self.refused)
@@ -131,10 +191,12 @@ class LinesHandle(InboxHandle):
     async def fsync(self) -> None:
         """As ``flush``, but a refusal that a write has reported is not reported again: a long-lived stream goes on."""
         async with self._turn:
+            self.recall()
             await self._settle_all(commit=True)
             self._raise_unreported()
 
     async def _release(self) -> None:
+        self.recall()
         # Refused: the unfinished line. Its answer is written, and nobody would hear it.
         with suppress(Refused):
             await self._settle_all(commit=False)
@@ -143,6 +205,7 @@ class LinesHandle(InboxHandle):
 
     def truncate(self, size: int) -> None:
         """Only before the first line is complete, or to the size it has."""
+        self.recall()
         if size == self.size:
             return
         if size or self.size != len(self._state.pending):

@@ -149,6 +149,16 @@ class Ledger:
         self._tickets[number] = ticket
         return ticket
 
+    def adopt(self, number: int, size: int, started: float) -> Ticket:
+        """A submission that the core's front has made (``core.front``); called before its completion can be collected.
+
+        ``started``: when, by ``time.monotonic``. The front has asked for its room itself.
+        """
+        ticket = self._tickets[number] = Ticket(size)
+        ticket.started = started
+        self.room.used += size
+        return ticket
+
     async def submit(
         self, data: bytes, *, source: bytes, first_line: int, mode: Mode, dry_run: bool = False
     ) -> Completion:

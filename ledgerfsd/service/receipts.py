@@ -99,6 +99,7 @@ class Receipts:
         self._answers: OrderedDict[int, Answer] = OrderedDict()
         self._texts: OrderedDict[int, ReceiptText] = OrderedDict()
         self._last_day = (-1, "")
+        self._newest_ns = 0
         self.file: Final = ReceiptFile(directory)
         self._load()
 
@@ -177,8 +178,8 @@ class Receipts:
 
     @property
     def mtime_ns(self) -> int:
-        """Time of the newest answer, 0 when there is none."""
-        return next(reversed(self._answers.values())).mtime_ns if self._answers else 0
+        """Time of the newest answer, 0 when there is none. It never goes back: what the core recorded may be known late."""
+        return self._newest_ns
 
     def text(self, answer: Answer) -> ReceiptText:
         """What ``receipts/<name>`` contains. A part that can no longer be read is left out."""
@@ -211,6 +212,7 @@ class Receipts:
     def _remember(self, answer: Answer) -> None:
         self._answers[answer.number] = answer
         self._answers.move_to_end(answer.number)
+        self._newest_ns = max(self._newest_ns, answer.mtime_ns)
         while len(self._answers) > limits.RECEIPTS_LISTED_MAX:
             self.replaced(self._answers.popitem(last=False)[0])
 

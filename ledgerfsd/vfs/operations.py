@@ -33,7 +33,7 @@ from ledgerfsd.service.status import Status
 from ledgerfsd.vfs import entries, handles, nodes
 from ledgerfsd.vfs.branch import READY, Branch, Branches, Handle, Keep
 from ledgerfsd.vfs.contents import Contents
-from ledgerfsd.vfs.handles import Handles, OpenDirectory, OpenText
+from ledgerfsd.vfs.handles import Handles, OpenDirectory, OpenInboxFile, OpenText
 from ledgerfsd.vfs.inbox import AREAS, Door
 from ledgerfsd.vfs.kernel import LONG, Kernel, Notify
 from ledgerfsd.vfs.nodes import Kind
@@ -203,7 +203,7 @@ class LedgerOperations(pyfuse3.Operations):
             return FileInfo(fh=FileHandleT(inode), direct_io=not forever, keep_cache=forever)
         if nodes.kind_of(inode) is Kind.INBOX_FILE:
             handle = self.door.open(self.door.file(nodes.number_of(inode)), flags)
-            return FileInfo(fh=FileHandleT(self.handles.add(handle)), direct_io=True, keep_cache=False)
+            return FileInfo(fh=self._opened(handle), direct_io=True, keep_cache=False)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             raise FUSEError(errno.EROFS)
         if self.contents.is_live(inode):
@@ -224,9 +224,9 @@ class LedgerOperations(pyfuse3.Operations):
             inode, made = await branch.create(parent_inode, name, flags)
             return self._with_handle(made), await self._attributes(inode)
         file = self.door.create(parent_inode, name, flags, ctx)
-        handle = self.handles.add(self.door.open(file, flags))
+        handle = self.door.open(file, flags)
         entry = await self._attributes(nodes.inode(Kind.INBOX_FILE, file.number))
-        return FileInfo(fh=FileHandleT(handle), direct_io=True, keep_cache=False), entry
+        return FileInfo(fh=self._opened(handle), direct_io=True, keep_cache=False), entry
 
     @answer
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
@@ -288,6 +288,12 @@ class LedgerOperations(pyfuse3.Operations):
         if not isinstance(handle, InboxHandle | Handle):
             raise FUSEError(errno.EBADF)
         return handle
+
+    def _opened(self, handle: InboxHandle | OpenInboxFile) -> FileHandleT:
+        number = self.handles.add(handle)
+        if isinstance(handle, InboxHandle):
+            handle.numbered(number)
+        return FileHandleT(number)
 
     def _with_handle(self, handle: Handle) -> FileInfo:
         number = FileHandleT(self.handles.add(handle))

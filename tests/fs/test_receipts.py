@@ -211,3 +211,13 @@ def test_a_receipt_that_cannot_be_written_is_kept(tmp_path: Path) -> None:
     assert answer is not None
     answer.mtime_ns += 1  # so that it is read again
     assert receipts.text(answer).size == 0
+
+
+def test_the_time_of_the_newest_never_goes_back(tmp_path: Path) -> None:
+    """What the core recorded may be known after what was recorded here, and have been earlier."""
+    receipts = Receipts(tmp_path, ManualClock(NOW), Metrics())
+    receipts.answer(Answer("here.json", dry_run=False), [outcome(1, 1, 5, 2)], mode="document", size=9)
+    receipts.recorded("core.json", NOW - 1_000, 0, 10)
+    assert receipts.mtime_ns == NOW
+    receipts.recorded("later.json", NOW + 1_000, 10, 10)
+    assert receipts.mtime_ns == NOW + 1_000

@@ -146,6 +146,27 @@ void lfs_front_name_set(lfs_engine *e, const char *text, size_t len, int there);
 /* How many files it may have open. */
 void lfs_front_limit(lfs_engine *e, uint32_t files);
 void lfs_front_counts(lfs_engine *e, uint32_t *open, uint32_t *waiting, uint64_t *answered);
+typedef struct { /* an open *.ndjson that Python lends (see front_lines.c) */
+    uint64_t number, handle, time_ns;  /* of its inode; what GETATTR says */
+    uint32_t uid, gid;
+    uint64_t position, credit;         /* position: where the next WRITE begins; credit: bytes of lines that it may send */
+    uint32_t line, least;              /* number of the next line; a WRITE of fewer bytes is Python's */
+    const uint8_t *pending;            /* the line that has no end yet */
+    uint32_t n_pending;
+    const char *source;
+} lfs_front_loan;
+typedef struct { uint64_t number, asked_ns, size; } lfs_front_sent; /* a submission */
+typedef struct { /* how it comes back: as it was lent, WRITEs further */
+    uint64_t position;
+    uint32_t line, n_pending, n_sent;
+    int refused; /* an intent was, of a submission that is finished */
+    const uint8_t *pending;
+    const lfs_front_sent *sent; /* all that were made, finished or not */
+} lfs_front_lent;
+/* 1; 0: there is no front. Then lfs_front_recall; NULL: it was not lent. What was finished meanwhile comes to lfs_take from now on, what is not as it is. */
+int lfs_front_lend(lfs_engine *e, const lfs_front_loan *loan);
+const lfs_front_lent *lfs_front_recall(lfs_engine *e, uint64_t handle);
+void lfs_front_lent_free(const lfs_front_lent *lent);
 typedef struct { /* how the mount numbers its nodes (vfs/nodes.py), and what it says of files that are only read */
     uint64_t accounts, transactions;        /* these directories */
     uint64_t account, balance, transaction; /* what the nodes of these kinds begin with */

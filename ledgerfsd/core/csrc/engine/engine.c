@@ -233,6 +233,10 @@ static void complete(lfs_engine *e, lfs_group *g, int unattended, int files_unat
             ask |= lfs_front_finished(e, t, files_unattended);
             continue;
         }
+        if (t->lines_of) {
+            lfs_front_lines_finished(t);
+            continue;
+        }
         ask = 1;
         t->next = NULL;
         *e->done_tail = t;

@@ -65,6 +65,7 @@ struct lfs_ticket {
     int ids_required;    /* an intent without an id is refused: two connections may send the same line */
     uint64_t connection; /* of the socket (see socket.c), 0: Python's */
     struct lfs_front_file *front; /* of the front (see front.c), or NULL */
+    struct lfs_front_lines *lines_of; /* the file that is lent to the front (see front_lines.c), or NULL. Under the lock */
     lfs_result *results;
     uint32_t n, size;
     char *names; /* of unknown members, each with its final zero */
@@ -221,6 +222,7 @@ void lfs_turn_read_only(lfs_engine *e, int code, const char *why); /* for good; 
 
 lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the data is copied */
 lfs_ticket *lfs_ticket_take(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the same, for what may be long */
+lfs_ticket *lfs_ticket_join(lfs_engine *e, const uint8_t *head, size_t head_len, const uint8_t *data, size_t data_len, const char *source, uint32_t first_line); /* both in a row */
 void lfs_text_return(lfs_engine *e, lfs_ticket *t); /* T1: it is judged, and nothing points into its text */
 void lfs_texts_free(lfs_engine *e);                 /* under the lock */
 uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t); /* a list of them, under one lock; the number of the first */
@@ -238,6 +240,7 @@ void lfs_front_record(lfs_engine *e, lfs_ticket *tickets);                  /* b
 void lfs_front_tell(lfs_engine *e);                                        /* the same */
 int lfs_front_finished(lfs_engine *e, lfs_ticket *t, int unattended); /* under the engine's lock; 1: it waits for Python */
 void lfs_front_answer_ready(lfs_engine *e);                                       /* the same */
+void lfs_front_lines_finished(lfs_ticket *t);                                     /* the same */
 void lfs_front_end(lfs_engine *e);
 
 /* kernel.c */

@@ -4,12 +4,14 @@
 
 #define TEXT_MAX (4u << 20) /* of a room that is kept */
 
-static lfs_ticket *ticket_with(lfs_room room, const uint8_t *data, size_t len, const char *source, uint32_t first_line) {
+static lfs_ticket *ticket_with(lfs_room room, const uint8_t *head, size_t head_len, const uint8_t *data, size_t data_len, const char *source, uint32_t first_line) {
+    size_t len = head_len + data_len;
     lfs_ticket *t = lfs_grow(NULL, sizeof *t);
     memset(t, 0, sizeof *t);
     t->data = room.bytes ? room.bytes : lfs_grow(NULL, len + 64); /* the string scanner reads in strides */
     t->room = room.size;
-    memcpy(t->data, data, len);
+    if (head_len) memcpy(t->data, head, head_len);
+    memcpy(t->data + head_len, data, data_len);
     memset(t->data + len, 0, 64);
     t->len = len;
     t->first_line = first_line;
@@ -18,12 +20,13 @@ static lfs_ticket *ticket_with(lfs_room room, const uint8_t *data, size_t len, c
 }
 
 lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line) {
-    return ticket_with((lfs_room){0}, data, len, source, first_line);
+    return ticket_with((lfs_room){0}, NULL, 0, data, len, source, first_line);
 }
 
 /* The kernel clears memory before it gives it, which takes longer than to copy the text. So the rooms of long texts go round. */
-lfs_ticket *lfs_ticket_take(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line) {
+lfs_ticket *lfs_ticket_join(lfs_engine *e, const uint8_t *head, size_t head_len, const uint8_t *data, size_t data_len, const char *source, uint32_t first_line) {
     lfs_room room = {0};
+    size_t len = head_len + data_len;
     if (len >= LFS_LONG_TEXT && len + 64 <= TEXT_MAX) {
         pthread_mutex_lock(&e->lock);
         e->texts_idle = 0;
@@ -36,7 +39,11 @@ lfs_ticket *lfs_ticket_take(lfs_engine *e, const uint8_t *data, size_t len, cons
             room.bytes = lfs_grow(NULL, room.size);
         }
     }
-    return ticket_with(room, data, len, source, first_line);
+    return ticket_with(room, head, head_len, data, data_len, source, first_line);
+}
+
+lfs_ticket *lfs_ticket_take(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line) {
+    return lfs_ticket_join(e, NULL, 0, data, len, source, first_line);
 }
 
 void lfs_text_return(lfs_engine *e, lfs_ticket *t) {

@@ -206,6 +206,7 @@ void lfs_front_end(lfs_engine *e) {
         f->handed = file->next_handed;
         if (file->state != FRONT_WAITING) free(file);
     }
+    lfs_front_lines_end(f);
     free_tickets(f->finished);
     free_tickets(f->held);
     for (uint32_t i = 0; i < LFS_FRONT_NAMES; i++)

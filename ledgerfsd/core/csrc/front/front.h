@@ -5,12 +5,14 @@
 #include "engine.h"
 
 #define LFS_FRONT_NAME_MAX 255
+#define LFS_FRONT_INFLIGHT_BYTES (16u << 20) /* above it Python decides who waits for room, and for how long */
 #define LFS_FRONT_INODE (1ull << 48)  /* numbers of its inbox files: above those that Python counts from 1 */
 #define LFS_FRONT_HANDLE (1ull << 63) /* numbers of its handles: above those that Python counts from 2^62 */
 
 typedef struct lfs_front lfs_front;
 typedef struct lfs_front_file lfs_front_file;
 typedef struct lfs_front_texts lfs_front_texts;
+typedef struct lfs_front_lines lfs_front_lines;
 
 typedef struct lfs_front_name { /* of a file in inbox/, whosever it is */
     struct lfs_front_name *next;
@@ -68,6 +70,7 @@ struct lfs_front {
     uint64_t last_number;
     uint32_t open, open_max; /* of its own files; how many there may be */
     lfs_front_file *handed, **handed_tail;
+    lfs_front_lines *lent; /* few: Python has opened them */
     lfs_front_request *requests, **requests_tail; /* to Python */
     uint8_t *spare[LFS_FRONT_SPARE];
     uint32_t n_spare;
@@ -100,6 +103,10 @@ int lfs_front_may_take(const char *text, size_t len);
 /* front_read.c: the same of requests that only read. It may take from a request what is not Python's. */
 int lfs_front_read_request(lfs_front *f, uint8_t *bytes, size_t len);
 
+/* front_lines.c */
+int lfs_front_take_lines(lfs_front *f, const struct fuse_in_header *h); /* 1 when it is answered, 0 when it is not of a file that is lent, or is Python's */
+void lfs_front_lines_end(lfs_front *f);
+
 /* front_texts.c */
 lfs_front_texts *lfs_front_texts_new(void);
 void lfs_front_texts_free(lfs_front_texts *t);
@@ -115,5 +122,6 @@ void lfs_front_describe(lfs_front_answer *out, const lfs_front_file *file, lfs_t
 
 /* front_answer.c: 1 when it is answered, 0 when it is Python's */
 int lfs_front_answer_request(lfs_front *f, const uint8_t *bytes, size_t len);
+struct fuse_attr lfs_front_inbox_attributes(uint64_t node, uint64_t size, uint64_t ns, uint32_t uid, uint32_t gid); /* of an inbox file; ns: its times */
 void lfs_front_reply(lfs_front *f, uint64_t request, int error, const void *body, size_t len);
 #endif

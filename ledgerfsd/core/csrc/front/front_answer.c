@@ -10,8 +10,6 @@
 #include <sys/uio.h>
 #include "lfs_json.h"
 
-#define INFLIGHT_BYTES (16u << 20) /* above it Python decides who waits for room, and for how long */
-
 typedef struct fuse_in_header head;
 
 void lfs_front_reply(lfs_front *f, uint64_t request, int error, const void *body, size_t len) {
@@ -55,12 +53,16 @@ static int lookup(lfs_front *f, const head *h) {
     return there ? 0 : done(f, h, ENOENT);
 }
 
+struct fuse_attr lfs_front_inbox_attributes(uint64_t node, uint64_t size, uint64_t ns, uint32_t uid, uint32_t gid) {
+    struct fuse_attr attr = {.ino = node, .size = size, .blocks = (size + 511) / 512, .mode = S_IFREG | 0644, .nlink = 1, .uid = uid, .gid = gid, .blksize = LFS_BLOCK};
+    attr.atime = attr.mtime = attr.ctime = ns / LFS_NS_PER_S;
+    attr.atimensec = attr.mtimensec = attr.ctimensec = (uint32_t)(ns % LFS_NS_PER_S);
+    return attr;
+}
+
 static void fill(lfs_front *f, const lfs_front_file *file, struct fuse_attr *attr) {
     uint64_t ns = file->state == FRONT_JUDGED ? file->answered_ns : file->created_ns;
-    *attr = (struct fuse_attr){.ino = f->kind + LFS_FRONT_INODE + file->number, .size = file->size, .blocks = (file->size + 511) / 512,
-                               .mode = S_IFREG | 0644, .nlink = 1, .uid = file->uid, .gid = file->gid, .blksize = LFS_BLOCK};
-    attr->atime = attr->mtime = attr->ctime = ns / LFS_NS_PER_S;
-    attr->atimensec = attr->mtimensec = attr->ctimensec = (uint32_t)(ns % LFS_NS_PER_S);
+    *attr = lfs_front_inbox_attributes(f->kind + LFS_FRONT_INODE + file->number, file->size, ns, file->uid, file->gid);
 }
 
 static int create(lfs_front *f, const head *h) {
@@ -137,7 +139,7 @@ static int take_write(lfs_front *f, lfs_front_file *file, const head *h) {
     size_t len = h->len - sizeof *h;
     if (file->state != FRONT_NEW || len < sizeof *in || len - sizeof *in != in->size || in->offset) return HAND_OVER;
     if (in->write_flags & FUSE_WRITE_CACHE || in->size > LFS_INTENT_BYTES_MAX || !is_whole(bytes, in->size)) return HAND_OVER;
-    if (lfs_inflight_bytes(f->engine) > INFLIGHT_BYTES) return HAND_OVER;
+    if (lfs_inflight_bytes(f->engine) > LFS_FRONT_INFLIGHT_BYTES) return HAND_OVER;
     lfs_ticket *t = lfs_ticket_new(bytes, in->size, file->text, 1);
     t->mode = 1;
     t->front = file;
@@ -229,6 +231,7 @@ static int forgotten(lfs_front *f, const head *h) {
 int lfs_front_answer_request(lfs_front *f, const uint8_t *bytes, size_t len) {
     const head *h = (const head *)bytes;
     if (h->len != len) return 0;
+    if (lfs_front_take_lines(f, h)) return 1;
     if (h->opcode == FUSE_INTERRUPT) return interrupted(f, h);
     if (h->opcode == FUSE_FORGET || h->opcode == FUSE_BATCH_FORGET) return forgotten(f, h);
     if (h->opcode == FUSE_RENAME && len > sizeof *h + sizeof(struct fuse_rename_in))
