@@ -373,6 +373,7 @@ class Inbox:
         self._evict()
 
     def _unlink(self, file: InboxFile) -> None:
+        recall(file)  # it has no name any more: stat says so
         del self._names[file.area, file.name]
         self._tell_name(file.area, file.name, there=False)
         file.linked = False

@@ -224,6 +224,7 @@ def test_names_that_come_and_go_meanwhile(mounted: Daemon, tmp_path: Path) -> No
         file.write(line * 2_000)
         path.unlink()
         assert not path.exists()
+        assert os.fstat(file.fileno()).st_nlink == 0
         with path.open("wb", buffering=0) as other:
             other.write(line * 2_000)
             file.write(line * 2_000)
