@@ -215,11 +215,13 @@ static int same_intent(lfs_text a, lfs_text b) { return a.len == 64 && b.len == 
 /* The transaction of an initial balance: behind the account/1 of the same intent, from equity:opening:<CUR>. */
 static int check_opening(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *p) {
     lfs_ledger *l = &v->ledger;
-    char equity[80];
+    static const char equity[] = "equity:opening:"; /* and the code of its currency */
+    enum { HEAD = sizeof equity - 1 };
     const lfs_info *info = &l->info[p[0].ordinal];
-    int n = snprintf(equity, sizeof equity, "equity:opening:%s", l->currencies[info->currency].code);
+    const lfs_currency *unit = &l->currencies[info->currency];
     if (s->n_postings != 2 || p[0].ordinal == p[1].ordinal || !id_is(s, "~opening:", p[0].account, p[0].account_len) || p[0].side != info->normal ||
-        p[1].side == p[0].side || p[1].account_len != n || memcmp(p[1].account, equity, (size_t)n) != 0 || info->open_index + 1 != s->index ||
+        p[1].side == p[0].side || p[1].account_len != HEAD + unit->len || memcmp(p[1].account, equity, HEAD) != 0 ||
+        memcmp(p[1].account + HEAD, unit->code, unit->len) != 0 || info->open_index + 1 != s->index ||
         memcmp(v->intent, s->intent.p, 64) != 0) FAIL("it is not the opening of the account before it");
     return 0;
 }
