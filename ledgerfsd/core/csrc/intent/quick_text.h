@@ -70,17 +70,22 @@ static inline const uint8_t *quick_hex(const uint8_t *p) {
     return mask(all) == 0xffff ? p + 64 : NULL;
 }
 
-/* Printable ASCII from `low` on up to a quote, of which it is at most `most`, and at least one. */
-static inline const uint8_t *quick_text(const uint8_t *p, const uint8_t *end, uint8_t low, uint32_t most) {
-    const uint8_t *begin = p;
+/* Where printable ASCII from `low` on ends, quotes and backslashes excepted; at most `end`. */
+static inline const uint8_t *quick_plain_end(const uint8_t *p, const uint8_t *end, uint8_t low) {
     for (; p < end; p += 16) {
         __m128i v = load(p), odd = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
         uint32_t stops = mask(odd) | (~mask(between(v, low, 0x7e)) & 0xffff);
         if (!stops) continue;
         p += __builtin_ctz(stops);
-        return *p == '"' && p > begin && p - begin <= most ? p : NULL;
+        break;
     }
-    return NULL;
+    return p < end ? p : end;
+}
+
+/* The same up to a quote, of which it is at most `most`, and at least one. */
+static inline const uint8_t *quick_text(const uint8_t *p, const uint8_t *end, uint8_t low, uint32_t most) {
+    const uint8_t *after = quick_plain_end(p, end, low);
+    return after < end && *after == '"' && after > p && after - p <= most ? after : NULL;
 }
 
 static inline const uint8_t *quick_name(const uint8_t *p) {

@@ -70,8 +70,8 @@ static inline int quick(lfs_reading *r, const uint8_t *bytes, const uint8_t *end
         r->f[V_REFERENCE].len = (uint32_t)(p - r->f[V_REFERENCE].p);
         if (!EAT(p, "\",")) return 0;
     }
-    if (!EAT(p, "\"t\":\"txn/1\",\"time\":") || p >= end || !(p = lfs_read_time(r, p, &out->time))) return 0;
-    if (!EAT(p, ",\"tx\":") || !(p = quick_integer(p, &out->tx)) || !EAT(p, ",\"type\":\"") || !(p = quick_type(p, &out->type))) return 0;
+    if (!EAT(p, "\"t\":\"txn/1\",\"time\":\"") || p >= end || !(p = quick_time(&r->quick_second, p, &out->time))) return 0;
+    if (!EAT(p, "\",\"tx\":") || !(p = quick_integer(p, &out->tx)) || !EAT(p, ",\"type\":\"") || !(p = quick_type(p, &out->type))) return 0;
     return p == end;
 }
 

@@ -134,19 +134,28 @@ static inline const uint8_t *read_hex(const uint8_t *p, lfs_text *out) {
     return *p == '"' && p[65] == '"' && !bad ? p + 66 : NULL;
 }
 
-/* What may stand in the plain strings of the ledger's own making, and what in ids. */
-static inline int plain(uint8_t c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; }
-
-static inline const uint8_t *read_plain(const uint8_t *p, const uint8_t *end, lfs_text *out) {
-    const uint8_t *begin = ++p;
-    while (p < end && plain(*p)) p++;
-    *out = (lfs_text){begin, (uint32_t)(p - begin)};
-    return begin[-1] == '"' && p < end && *p == '"' ? p + 1 : NULL;
+/* Where plain text, printable ASCII from `low` on without anything to escape, ends; at most `end`. */
+static inline const uint8_t *plain_end(const uint8_t *p, const uint8_t *end, uint8_t low) {
+#ifdef __SSE2__
+    return quick_plain_end(p, end, low);
+#else
+    while (p < end && *p >= low && *p < 0x7f && *p != '"' && *p != '\\') p++;
+    return p;
+#endif
 }
 
+static inline const uint8_t *read_printable(const uint8_t *p, const uint8_t *end, uint8_t low, lfs_text *out) {
+    const uint8_t *begin = p + 1, *after = plain_end(begin, end, low);
+    *out = (lfs_text){begin, (uint32_t)(after - begin)};
+    return *p == '"' && after < end && *after == '"' ? after + 1 : NULL;
+}
+
+/* What may stand in the plain strings of the ledger's own making, and what in ids. */
+static inline const uint8_t *read_plain(const uint8_t *p, const uint8_t *end, lfs_text *out) { return read_printable(p, end, ' ', out); }
+
 static inline const uint8_t *read_id(const uint8_t *p, const uint8_t *end, lfs_text *out) {
-    const uint8_t *after = read_plain(p, end, out);
-    return after && out->len >= 1 && out->len <= 128 && !memchr(out->p, ' ', out->len) ? after : NULL;
+    const uint8_t *after = read_printable(p, end, ' ' + 1, out);
+    return after && out->len >= 1 && out->len <= 128 ? after : NULL;
 }
 
 static inline const uint8_t *read_amount(const uint8_t *p, u128 *value, uint8_t *decimals) {

@@ -46,6 +46,7 @@ typedef struct { /* of one thread */
     uint8_t next[V_MEMBERS + 1], posting_next[16]; /* the member that followed this one the last time */
     uint64_t second;          /* time of */
     uint8_t second_text[20];  /* this second, with the point behind it */
+    lfs_quick_second quick_second;
     lfs_seen_posting *postings;
     uint32_t n_postings, postings_size;
     char why[160];
