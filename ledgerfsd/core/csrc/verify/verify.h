@@ -127,6 +127,8 @@ int lfs_read_fully(int fd, void *out, size_t len, uint64_t at); /* how many byte
 
 /* verify_pieces.c */
 void *lfs_verify_read_loop(void *context);
+/* Where the bytes behind `from` end, if the zeros behind them are none; `from` where only zeros stand. */
+uint64_t lfs_journal_file_end(const lfs_journal_file *file, uint64_t from);
 void lfs_piece_check(lfs_verify *v, lfs_piece *piece);
 void lfs_piece_free(lfs_piece *piece);
 void lfs_projection_compare(lfs_verify *v, unsigned file, uint64_t first, uint64_t n, const uint8_t *expected, uint8_t *room);

@@ -163,10 +163,10 @@ void lfs_root_work(lfs_verify *v, lfs_root_job *job) {
 /* -- a batch that does not count */
 
 static uint8_t *file_bytes(const lfs_journal_file *file, uint64_t from, uint64_t *len) {
-    uint8_t *bytes = lfs_grow(NULL, file->size > from ? file->size - from : 1);
-    int got = file->size > from ? lfs_read_fully(file->fd, bytes, file->size - from, from) : 0;
+    uint64_t size = lfs_journal_file_end(file, from) - from;
+    uint8_t *bytes = lfs_grow(NULL, size + 1);
+    int got = lfs_read_fully(file->fd, bytes, size, from);
     *len = got < 0 ? 0 : (uint64_t)got;
-    while (*len && !bytes[*len - 1]) --*len;
     return bytes;
 }
 

@@ -119,13 +119,15 @@ static uint64_t piece_read(lfs_verify *v, lfs_piece *piece, const lfs_journal_fi
     return at + place;
 }
 
-/* Behind the last entry of a segment that another follows only zeros may stand: a crash can lose its cut. */
-static int only_zeros(const lfs_journal_file *file, uint64_t at) {
+uint64_t lfs_journal_file_end(const lfs_journal_file *file, uint64_t from) {
     uint8_t room[16384];
-    for (int got; (got = lfs_read_fully(file->fd, room, sizeof room, at)) > 0; at += (uint64_t)got)
-        for (int i = 0; i < got; i++)
-            if (room[i]) return 0;
-    return 1;
+    uint64_t end = from, at = from;
+    for (int got, last; (got = lfs_read_fully(file->fd, room, sizeof room, at)) > 0; at += (uint64_t)got) {
+        if (!room[0] && memcmp(room, room + 1, (size_t)got - 1) == 0) continue; /* nearly always: each byte is as the one before */
+        for (last = got; !room[last - 1];) last--;
+        end = at + (uint64_t)last;
+    }
+    return end;
 }
 
 void *lfs_verify_read_loop(void *context) {
@@ -146,7 +148,7 @@ void *lfs_verify_read_loop(void *context) {
         offset += after - at;
         at = after;
         if (piece->end && !*piece->end && which + 1 < v->n_files && file[1].first == index && index != v->task.limit) {
-            piece->tail = !only_zeros(file, at);
+            piece->tail = lfs_journal_file_end(file, at) > at; /* only zeros may stand there: a crash can lose its cut */
             piece->end = piece->tail ? "bytes that are no entry stand behind it, the last of its segment" : NULL;
             file[1].base = offset;
             which++;
