@@ -5,7 +5,7 @@
 #include <unistd.h>
 #include "verify.h"
 
-#define LFS_HASHED_AT_ONCE 256
+#define LFS_HASHED_AT_ONCE 1024
 #define PIECES_AHEAD(v) (2 * (v)->n_jobs + 6)
 
 /* -- reading */
