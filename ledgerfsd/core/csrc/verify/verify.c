@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define MARKS_BYTES(task) ((task)->accounts_max / 64 * 8ul + 8)
+
 int lfs_read_fully(int fd, void *out, size_t len, uint64_t at) {
     size_t got = 0;
     while (got < len) {
@@ -193,7 +195,7 @@ void *lfs_verify_reserved(void *old, size_t before, size_t bytes) {
 /* What lfs_ledger_init and lfs_state_tree_init reserve, and some for what grows. Their pages come as accounts do, but where the system or a limit counts
  * what is reserved, it has to be there at once. */
 uint64_t lfs_verify_room(uint32_t accounts_max) {
-    uint64_t each = sizeof(lfs_info) + sizeof(lfs_state) + sizeof *((lfs_state_tree *)0)->places + 1, bytes = accounts_max * each + (256u << 20);
+    uint64_t each = sizeof(lfs_info) + sizeof(lfs_state) + sizeof(lfs_judged) + sizeof *((lfs_state_tree *)0)->places + 1, bytes = accounts_max * each + (256u << 20);
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return bytes;
     munmap(p, bytes);
@@ -221,7 +223,8 @@ lfs_verify *lfs_verify_begin(const lfs_verify_task *task, const uint64_t *wanted
     lfs_ledger_init(&v->ledger, task->accounts_max);
     v->ledger.reader = reader;
     v->ledger.reader_context = v;
-    v->touch_mark = lfs_verify_reserved(NULL, 0, task->accounts_max);
+    v->accounts = lfs_verify_reserved(NULL, 0, task->accounts_max * sizeof *v->accounts);
+    v->marks = lfs_verify_reserved(NULL, 0, MARKS_BYTES(task));
     lfs_state_tree_init(&v->tree, task->accounts_max);
     lfs_reading_init(&v->reading, &v->ledger);
     v->entry_room = lfs_grow(NULL, 2 + 65536 + LFS_PIECE_SLACK);
@@ -298,7 +301,8 @@ void lfs_verify_free(lfs_verify *v) {
     lfs_sums_free(&v->sums);
     for (unsigned i = 0; i < LFS_V_FILES; i++)
         if (v->projections[i].fd >= 0) close(v->projections[i].fd);
-    munmap(v->touch_mark, v->task.accounts_max);
+    munmap(v->accounts, v->task.accounts_max * sizeof *v->accounts);
+    munmap(v->marks, MARKS_BYTES(&v->task));
     lfs_ledger_free(&v->ledger);
     lfs_state_tree_free(&v->tree);
     lfs_arena_free(&v->arena);

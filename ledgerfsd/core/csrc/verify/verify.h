@@ -12,6 +12,7 @@
 #include "lfs_hash.h"
 #include "lfs_verify.h"
 #include "state_tree.h"
+#include "verify_account.h"
 #include "verify_read.h"
 #include "verify_sums.h"
 
@@ -91,8 +92,10 @@ struct lfs_verify {
     lfs_arena arena;
     lfs_reading reading;
     lfs_tally tally;
-    uint8_t *touch_mark;
-    uint32_t *touched, n_touched, touched_size;
+    lfs_judged *accounts; /* by ordinal; ledger.state is not used */
+    uint32_t *touched, n_touched, touched_size; /* named by entries from root_end on, once each */
+    uint64_t root_end; /* behind the last seal with a state root */
+    uint64_t *marks;   /* a bit for each account, to put `touched` in order */
     lfs_frontier log, batch;
     uint64_t batch_first, time, stream_end, blocks, seal_time; /* as of the last seal that counts, `time` excepted */
     uint64_t batch_time; /* of the first entry of the batch */

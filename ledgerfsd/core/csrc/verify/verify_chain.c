@@ -117,10 +117,9 @@ static void take_touched(lfs_verify *v, uint32_t *out) {
         memcpy(out, v->touched, n * sizeof *out);
         return;
     }
-    for (uint32_t i = 0; i < accounts; i++) { /* no branch, and so one place more is written */
-        *out = i;
-        out += v->touch_mark[i];
-    }
+    for (uint32_t i = 0; i < n; i++) v->marks[v->touched[i] / 64] |= 1ull << v->touched[i] % 64;
+    for (uint32_t word = 0; word <= accounts / 64; v->marks[word++] = 0)
+        for (uint64_t left = v->marks[word]; left; left &= left - 1) *out++ = 64 * word + (uint32_t)__builtin_ctzll(left);
 }
 
 /* What has changed since the last seal that carried the root, as it is now. */
@@ -135,11 +134,11 @@ static void root_later(lfs_verify *v, uint64_t seal, const lfs_text *carried) {
     memcpy(job->currencies, l->currencies, job->n_currencies * sizeof *job->currencies);
     take_touched(v, job->ordinals);
     for (uint32_t i = 0; i < job->n; i++) {
-        if (i + 16 < job->n) __builtin_prefetch(&l->state[job->ordinals[i + 16]]);
-        job->states[i] = l->state[job->ordinals[i]];
-        v->touch_mark[job->ordinals[i]] = 0;
+        if (i + 16 < job->n) lfs_prefetch_judged(&v->accounts[job->ordinals[i + 16]]);
+        job->states[i] = lfs_judged_state(&v->accounts[job->ordinals[i]]);
     }
     v->n_touched = 0;
+    v->root_end = seal + 1;
     pthread_mutex_lock(&v->lock);
     *v->roots_tail = job;
     v->roots_tail = &job->next;

@@ -61,11 +61,11 @@ int lfs_verify_account(const lfs_verify *v, uint64_t ordinal, lfs_account_view *
     const lfs_ledger *l = &v->ledger;
     if (ordinal >= l->n_accounts) return -1;
     const lfs_info *info = &l->info[ordinal];
-    const lfs_state *state = &l->state[ordinal];
+    const lfs_judged *state = &v->accounts[ordinal];
     const lfs_currency *unit = &l->currencies[info->currency];
     *out = (lfs_account_view){.open_index = info->open_index, .last_index = state->last_index, .last_tx = state->last_tx,
                               .entries = state->entries, .log_bytes = state->log_bytes, .name_len = info->name_len, .decimals = unit->decimals,
-                              .account_class = info->class_, .normal = info->normal, .status = (uint8_t)state->status, .limit = info->limit};
+                              .account_class = info->class_, .normal = info->normal, .status = state->status, .limit = info->limit};
     memcpy(out->name, info->name, 64);
     memcpy(out->currency, unit->code, sizeof unit->code);
     put_halves(out->debits, state->debits);
@@ -83,7 +83,7 @@ int lfs_verify_page(const lfs_verify *v, uint64_t page, const uint8_t *bytes, si
     memset(expected, 0, sizeof expected);
     for (uint64_t i = 0; i < PAGE_ACCOUNTS && page * PAGE_ACCOUNTS + i < l->n_accounts; i++) {
         expected[i].info = l->info[page * PAGE_ACCOUNTS + i];
-        expected[i].state = l->state[page * PAGE_ACCOUNTS + i];
+        expected[i].state = lfs_judged_state(&v->accounts[page * PAGE_ACCOUNTS + i]);
     }
     return memcmp(bytes, expected, sizeof expected) == 0;
 }

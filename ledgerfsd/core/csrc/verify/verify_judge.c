@@ -29,7 +29,7 @@ const uint8_t *lfs_verify_entry(lfs_verify *v, uint64_t index, uint32_t *len, in
 
 void lfs_judge_far(const lfs_seen *s, const lfs_seen_posting *postings) {
     for (int line = 0; line < 3; line++) __builtin_prefetch((const uint8_t *)s + 64 * line);
-    for (int line = 0; line < 4; line++) __builtin_prefetch((const uint8_t *)postings + 64 * line, 1);
+    for (int line = 0; line < 3; line++) __builtin_prefetch((const uint8_t *)postings + 64 * line, 1);
 }
 
 void lfs_judge_ahead(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *postings) {
@@ -37,9 +37,9 @@ void lfs_judge_ahead(lfs_verify *v, const lfs_seen *s, const lfs_seen_posting *p
     if (s->id.p) __builtin_prefetch(lfs_table_line(&l->ids, (uint32_t)s->id_hash), 1);
     for (uint32_t i = 0; i < s->n_postings && i < 8; i++) {
         const lfs_seen_posting *p = &postings[s->first_posting + i];
-        __builtin_prefetch(lfs_table_line(&l->names, (uint32_t)p->name_hash));
+        __builtin_prefetch(lfs_table_line(&l->names, p->name_hash));
         __builtin_prefetch(p->account); /* the text is in the cache of the processor that checked it */
-        __builtin_prefetch(p->currency);
+        __builtin_prefetch(p->account + p->currency);
     }
 }
 
@@ -50,56 +50,52 @@ void lfs_judge_near(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *postings
         uint32_t ordinal = lfs_table_likely(&l->names, p->name_hash) - 1;
         if (ordinal >= l->n_accounts) continue;
         p->ordinal = ordinal; /* a guess: its name is compared when the entry is judged */
-        __builtin_prefetch(&l->info[ordinal]);
-        __builtin_prefetch((const uint8_t *)&l->info[ordinal] + 64);
-        __builtin_prefetch((const uint8_t *)(&l->info[ordinal] + 1) - 1);
-        lfs_prefetch_state(&l->state[ordinal]);
-        __builtin_prefetch(&v->touch_mark[ordinal], 1);
+        lfs_prefetch_judged(&v->accounts[ordinal]);
     }
 }
 
 /* -- accounts */
 
-static void touch(lfs_verify *v, uint32_t ordinal) {
+/* The state tree is told of each account that an entry names once: the first time since it was told last. */
+static void touch(lfs_verify *v, uint32_t ordinal, const lfs_judged *a) {
     if (v->n_touched == v->touched_size) {
         v->touched_size = v->touched_size ? 2 * v->touched_size : 1024;
         v->touched = lfs_grow(v->touched, v->touched_size * sizeof *v->touched);
     }
-    v->touched[v->n_touched] = ordinal; /* no branch: whether it was touched before is anybody's guess */
-    v->n_touched += !v->touch_mark[ordinal];
-    v->touch_mark[ordinal] = 1;
+    v->touched[v->n_touched] = ordinal; /* no branch: whether it was named before is anybody's guess */
+    v->n_touched += !a->entries | (a->last_index < v->root_end);
 }
 
 static uint32_t account_of(const lfs_ledger *l, const uint8_t *name, uint32_t len) {
     return lfs_name_find(l, lfs_hash(l, name, len), name, len);
 }
 
-static int is_account(const lfs_ledger *l, uint32_t ordinal, const uint8_t *name, uint32_t len) {
-    return ordinal < l->n_accounts && l->info[ordinal].name_len == len && lfs_same(l->info[ordinal].name, name, len);
+static int is_account(const lfs_verify *v, uint32_t ordinal, const uint8_t *name, uint32_t len) {
+    return ordinal < v->ledger.n_accounts && lfs_judged_is(&v->accounts[ordinal], &v->ledger.info[ordinal], name, len);
 }
 
 /* The entry is the account's newest. */
 static void follow(lfs_verify *v, uint32_t ordinal, const lfs_seen *s) {
-    lfs_state *state = &v->ledger.state[ordinal];
+    lfs_judged *state = &v->accounts[ordinal];
+    touch(v, ordinal, state);
     state->entries++;
     state->log_bytes += (uint64_t)s->len + 1;
-    state->last_index = s->index;
-    if (s->tx) state->last_tx = s->tx;
+    state->last_index = (uint32_t)s->index;
+    if (s->tx) state->last_tx = (uint32_t)s->tx;
     lfs_tally_add(v, &v->sums, &v->tally, LFS_POSTINGS, (lfs_record){ordinal, (uint32_t)s->index, (uint16_t)s->len, lfs_seen_states(s)});
-    touch(v, ordinal);
 }
 
 /* Would it be below its floor? (Section 6.1, 150.) Totals stay below 2^127, so no sum here overflows. */
-static int short_of_funds(const lfs_ledger *l, uint32_t ordinal) {
-    const lfs_info *info = &l->info[ordinal];
-    const lfs_state *state = &l->state[ordinal];
-    if (info->limit == L_NONE) return 0;
-    if (info->normal == S_CREDIT) return state->credits + info->overdraft < state->debits + state->held_debits;
-    return state->debits + info->overdraft < state->credits + state->held_credits;
+static int short_of_funds(const lfs_verify *v, uint32_t ordinal) {
+    const lfs_judged *a = &v->accounts[ordinal];
+    if (a->limit == L_NONE) return 0;
+    u128 overdraft = a->limit == L_OVERDRAFT ? v->ledger.info[ordinal].overdraft : 0;
+    if (a->normal == S_CREDIT) return a->credits + overdraft < a->debits + a->held_debits;
+    return a->debits + overdraft < a->credits + a->held_credits;
 }
 
 static int check_status(lfs_verify *v, uint32_t ordinal) {
-    uint64_t status = v->ledger.state[ordinal].status;
+    uint8_t status = v->accounts[ordinal].status;
     if (status == A_CLOSED) FAIL("an account that it touches is closed");
     if (status == A_FROZEN) FAIL("an account that it touches is frozen");
     return 0;
@@ -115,15 +111,15 @@ static int check_period(lfs_verify *v, const lfs_seen *s) {
 
 /* -- postings */
 
-/* `held`: what the entry does to what is held: +1 reserves the amount, -1 releases `released`, 0 neither. */
-static int post(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *all, uint32_t i, int totals, int held, u128 released) {
+/* What is held is stated by a hold, which reserves the amount, and by what ends one, which releases `released`. */
+static int post(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *all, const lfs_seen_held *held, uint32_t i, u128 released) {
     lfs_ledger *l = &v->ledger;
     lfs_seen_posting *p = &all[i];
-    if (!is_account(l, p->ordinal, p->account, p->account_len)) p->ordinal = lfs_name_find(l, p->name_hash, p->account, p->account_len);
+    if (!is_account(v, p->ordinal, p->account, p->account_len)) p->ordinal = lfs_name_find(l, p->name_hash, p->account, p->account_len);
     if (p->ordinal == LFS_NONE) FAIL("a posting names an account that does not exist");
-    lfs_state *state = &l->state[p->ordinal];
-    const lfs_currency *unit = &l->currencies[l->info[p->ordinal].currency];
-    if (p->currency_len != unit->len || memcmp(p->currency, unit->code, unit->len) != 0 || p->decimals[P_AMOUNT] != unit->decimals || !p->value[P_AMOUNT])
+    lfs_judged *state = &v->accounts[p->ordinal];
+    const lfs_currency *unit = &l->currencies[state->currency];
+    if (p->currency_len != unit->len || !lfs_same(p->account + p->currency, (const uint8_t *)unit->code, unit->len) || p->decimals[P_AMOUNT] != unit->decimals || !p->value[P_AMOUNT])
         FAIL("a posting's amount or currency does not fit its account");
     if (state->last_index == s->index) { /* the second posting of the account in this entry */
         uint32_t k = i;
@@ -134,19 +130,20 @@ static int post(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *all, uint32_
         if (s->kind != K_VOID) TRY(check_status(v, p->ordinal)); /* what is held goes back whatever has become of the account */
         follow(v, p->ordinal, s);
     }
-    int debit = p->side == S_DEBIT, wrong = 0;
-    if (totals) {
+    int debit = p->side == S_DEBIT, wrong = 0, states = lfs_seen_states(s);
+    if (states & 1) {
         u128 *total = debit ? &state->debits : &state->credits;
         wrong |= __builtin_add_overflow(*total, p->value[P_AMOUNT], total) || *total >= LFS_TOTAL_LIMIT;
         wrong |= p->value[P_DEBITS] != state->debits || p->decimals[P_DEBITS] != unit->decimals;
         wrong |= p->value[P_CREDITS] != state->credits || p->decimals[P_CREDITS] != unit->decimals;
     }
-    if (held) {
+    if (states & 2) {
+        const lfs_seen_held *h = &held[i];
         u128 *total = debit ? &state->held_debits : &state->held_credits;
-        if (held > 0) wrong |= __builtin_add_overflow(*total, p->value[P_AMOUNT], total) || *total >= LFS_TOTAL_LIMIT;
+        if (s->kind == K_HOLD) wrong |= __builtin_add_overflow(*total, p->value[P_AMOUNT], total) || *total >= LFS_TOTAL_LIMIT;
         else wrong |= __builtin_sub_overflow(*total, released, total);
-        wrong |= p->value[P_HELD_DEBITS] != state->held_debits || p->decimals[P_HELD_DEBITS] != unit->decimals;
-        wrong |= p->value[P_HELD_CREDITS] != state->held_credits || p->decimals[P_HELD_CREDITS] != unit->decimals;
+        wrong |= h->value[P_HELD_DEBITS - P_TOTALS] != state->held_debits || h->decimals[P_HELD_DEBITS - P_TOTALS] != unit->decimals;
+        wrong |= h->value[P_HELD_CREDITS - P_TOTALS] != state->held_credits || h->decimals[P_HELD_CREDITS - P_TOTALS] != unit->decimals;
     }
     if (wrong) FAIL("the totals after a posting do not follow from those before");
     return 0;
@@ -154,14 +151,14 @@ static int post(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *all, uint32_
 
 /* Debits equal credits in each currency. 200 amounts of 128 bits: the carries are counted. */
 static int check_balanced(lfs_verify *v, const lfs_seen_posting *p, uint32_t n) {
-    const lfs_info *info = v->ledger.info;
+    const lfs_judged *of = v->accounts;
     if (n == 2 && p[0].side != p[1].side && p[0].value[P_AMOUNT] == p[1].value[P_AMOUNT] &&
-        info[p[0].ordinal].currency == info[p[1].ordinal].currency) return 0;
+        of[p[0].ordinal].currency == of[p[1].ordinal].currency) return 0;
     for (uint32_t i = 0; i < n; i++) {
         u128 low[2] = {0, 0};
         uint32_t high[2] = {0, 0};
         for (uint32_t k = 0; k < n; k++)
-            if (info[p[k].ordinal].currency == info[p[i].ordinal].currency)
+            if (of[p[k].ordinal].currency == of[p[i].ordinal].currency)
                 high[p[k].side] += __builtin_add_overflow(low[p[k].side], p[k].value[P_AMOUNT], &low[p[k].side]);
         if (low[0] != low[1] || high[0] != high[1]) FAIL("its debits and credits differ");
     }
@@ -177,7 +174,7 @@ static int check_pair(lfs_verify *v, const lfs_seen_posting *p, uint32_t n) {
 
 static int check_funds(lfs_verify *v, const lfs_seen_posting *p, uint32_t n) {
     for (uint32_t i = 0; i < n; i++)
-        if (p[i].side != v->ledger.info[p[i].ordinal].normal && short_of_funds(&v->ledger, p[i].ordinal))
+        if (p[i].side != v->accounts[p[i].ordinal].normal && short_of_funds(v, p[i].ordinal))
             FAIL("an account with a limit ends below it");
     return 0;
 }
@@ -227,7 +224,7 @@ static int check_opening(lfs_verify *v, const lfs_seen *s, const lfs_seen_postin
 }
 
 static int transaction(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *p) {
-    for (uint32_t i = 0; i < s->n_postings; i++) TRY(post(v, s, p, i, 1, 0, 0));
+    for (uint32_t i = 0; i < s->n_postings; i++) TRY(post(v, s, p, NULL, i, 0));
     TRY(check_balanced(v, p, s->n_postings));
     if (s->type == T_TRANSFER) TRY(check_pair(v, p, s->n_postings));
     if (s->type == T_REVERSAL) TRY(check_reversal(v, s, p));
@@ -236,8 +233,8 @@ static int transaction(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *p) {
     return check_funds(v, p, s->n_postings);
 }
 
-static int hold(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *p) {
-    for (uint32_t i = 0; i < s->n_postings; i++) TRY(post(v, s, p, i, 0, 1, 0));
+static int hold(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *p, const lfs_seen_held *held) {
+    for (uint32_t i = 0; i < s->n_postings; i++) TRY(post(v, s, p, held, i, 0));
     TRY(check_pair(v, p, s->n_postings));
     TRY(check_balanced(v, p, 2));
     TRY(check_funds(v, p, 2));
@@ -258,14 +255,14 @@ static uint32_t due_at(lfs_ledger *l, uint64_t time) {
     return LFS_NONE;
 }
 
-static int end_of_hold(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *p) {
+static int end_of_hold(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *p, const lfs_seen_held *held) {
     lfs_ledger *l = &v->ledger;
     int posted = s->kind == K_POST;
     int64_t index = lfs_id_find(l, s->hold_hash, s->hold.p, s->hold.len);
     lfs_hold *h = index < 0 ? NULL : lfs_hold_find(l, (uint32_t)index);
     if (!h) FAIL("the hold does not exist");
     if (h->status != H_OPEN) FAIL("the hold has ended already");
-    for (uint32_t i = 0; i < s->n_postings; i++) TRY(post(v, s, p, i, posted, -1, h->amount));
+    for (uint32_t i = 0; i < s->n_postings; i++) TRY(post(v, s, p, held, i, h->amount));
     TRY(check_pair(v, p, s->n_postings));
     TRY(check_balanced(v, p, 2));
     if (p[0].ordinal != h->debit || p[1].ordinal != h->credit) FAIL("its postings are not those of the hold");
@@ -310,6 +307,7 @@ static int open_account(lfs_verify *v, const lfs_seen *s, const lfs_seen_account
     lfs_table_reserve(&l->names, 1);
     uint32_t ordinal = l->n_accounts++;
     l->info[ordinal] = info;
+    v->accounts[ordinal] = lfs_judged_new(&info);
     lfs_table_load(&l->names, hash, ordinal);
     follow(v, ordinal, s);
     if (own || v->expect == EXPECT_ACCOUNT) v->expect = own ? EXPECT_ACCOUNT : EXPECT_OPENING;
@@ -322,7 +320,7 @@ static int update_account(lfs_verify *v, const lfs_seen *s) {
     const lfs_text *f = v->reading.f;
     uint32_t ordinal = account_of(&v->ledger, f[V_ACCOUNT].p, f[V_ACCOUNT].len);
     if (ordinal == LFS_NONE) FAIL("an update names an account that does not exist");
-    lfs_state *state = &v->ledger.state[ordinal];
+    lfs_judged *state = &v->accounts[ordinal];
     if (v->reading.number[V_PREV] != state->last_index) FAIL("prev is not the account's previous entry");
     int which = 0;
     while (which < 3 && !lfs_text_is(f[V_ACTION], actions[which])) which++;
@@ -454,12 +452,14 @@ int lfs_verify_judge(lfs_verify *v, lfs_piece *piece, uint32_t i) {
     if (s->id.p) TRY(check_id(v, s));
     TRY(check_due(v, s));
     if (s->tag && lfs_id_find(l, s->id_hash, s->id.p, s->id.len) >= 0) FAIL("its id belongs to an entry before");
-    lfs_seen_posting *p = piece->reading.postings + (s->n_postings ? s->first_posting : 0);
+    uint32_t first = s->n_postings ? s->first_posting : 0;
+    lfs_seen_posting *p = piece->reading.postings + first;
+    const lfs_seen_held *held = piece->reading.held + first;
     switch (s->kind) {
     case K_ACCOUNT: TRY(open_account(v, s, &piece->accounts[s->first_posting])); break;
     case K_TXN: TRY(transaction(v, s, p)); break;
-    case K_HOLD: TRY(hold(v, s, p)); break;
-    case K_POST: case K_VOID: TRY(end_of_hold(v, s, p)); break;
+    case K_HOLD: TRY(hold(v, s, p, held)); break;
+    case K_POST: case K_VOID: TRY(end_of_hold(v, s, p, held)); break;
     case K_SYSTEM: TRY(system_entry(v, s)); break;
     default: TRY(judge_other(v, s, piece->leaves + 32ull * i));
     }

@@ -228,6 +228,13 @@ static void account_keep(lfs_piece *piece, lfs_seen *s) {
     piece->accounts[piece->n_accounts++] = (lfs_seen_account){r->present, f[V_ACCOUNT], f[V_CLASS], f[V_CURRENCY], f[V_LIMIT], f[V_NORMAL]};
 }
 
+/* Where the results of a later entry go: the core that judged what stood there had these lines last. */
+static void fetch_ahead(const lfs_piece *piece, uint32_t i) {
+    const uint8_t *seen = (const uint8_t *)(piece->seen + i) + 1152, *postings = (const uint8_t *)(piece->reading.postings + piece->reading.n_postings) + 2048;
+    for (int at = 0; at < 128; at += 64) lfs_fetch_to_write(seen + at);
+    for (int at = 0; at < 192; at += 64) lfs_fetch_to_write(postings + at);
+}
+
 void lfs_piece_check(lfs_verify *v, lfs_piece *piece) {
     lfs_reading *r = &piece->reading;
     uint64_t words[LFS_WORDS_MAX];
@@ -237,6 +244,7 @@ void lfs_piece_check(lfs_verify *v, lfs_piece *piece) {
     piece->good = 0;
     for (uint32_t i = 0; i < piece->n; i++) {
         const uint8_t *bytes = piece->bytes + piece->start[i] + 2;
+        fetch_ahead(piece, i);
         int seen = lfs_see(r, bytes, piece->start[i + 1] - piece->start[i] - 2, &piece->seen[i]);
         if (seen == LFS_BROKEN) {
             memcpy(piece->broken_why, r->why, sizeof r->why);

@@ -9,6 +9,7 @@
 #ifdef __SSE2__
 
 static const uint8_t *quick_posting(const lfs_reading *r, lfs_seen_posting *out, const uint8_t *p) {
+    uint64_t prev;
     if (!EAT(p, "{\"account\":\"")) return NULL;
     out->account = p;
     if (!(p = quick_name(p))) return NULL;
@@ -16,15 +17,16 @@ static const uint8_t *quick_posting(const lfs_reading *r, lfs_seen_posting *out,
     if (!EAT(p, "\",\"amount\":\"") || !(p = quick_amount(p, &out->value[P_AMOUNT], &out->decimals[P_AMOUNT]))) return NULL;
     if (!EAT(p, "\",\"credits\":\"") || !(p = quick_amount(p, &out->value[P_CREDITS], &out->decimals[P_CREDITS]))) return NULL;
     if (!EAT(p, "\",\"currency\":\"")) return NULL;
-    out->currency = p;
+    out->currency = (uint16_t)(p - out->account);
     if (!(p = quick_currency(p))) return NULL;
     out->currency_len = 3;
     if (!EAT(p, "\",\"debits\":\"") || !(p = quick_amount(p, &out->value[P_DEBITS], &out->decimals[P_DEBITS]))) return NULL;
-    if (!EAT(p, "\",\"prev\":") || !(p = quick_integer(p, &out->prev))) return NULL;
+    if (!EAT(p, "\",\"prev\":") || !(p = quick_integer(p, &prev))) return NULL;
+    out->prev = lfs_seen_prev(prev);
     if (EAT(p, ",\"side\":\"debit\"}")) out->side = S_DEBIT;
     else if (EAT(p, ",\"side\":\"credit\"}")) out->side = S_CREDIT;
     else return NULL;
-    out->name_hash = lfs_hash(r->ledger, out->account, out->account_len);
+    out->name_hash = (uint32_t)lfs_hash(r->ledger, out->account, out->account_len);
     out->ordinal = LFS_NONE;
     return p;
 }

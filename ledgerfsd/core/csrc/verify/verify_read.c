@@ -94,7 +94,9 @@ void lfs_reading_init(lfs_reading *r, const lfs_ledger *ledger) {
 
 void lfs_reading_free(lfs_reading *r) {
     free(r->postings);
+    free(r->held);
     r->postings = NULL;
+    r->held = NULL;
 }
 
 static inline int name_is(const uint8_t *p, const name *n) {
@@ -253,8 +255,9 @@ static inline const uint8_t *read_side(const uint8_t *p, uint8_t *out) {
 
 /* -- postings */
 
-static inline const uint8_t *read_in_posting(lfs_seen_posting *out, const name *n, const uint8_t *p, const uint8_t *end) {
+static inline const uint8_t *read_in_posting(lfs_seen_posting *out, lfs_seen_held *held, const name *n, const uint8_t *p, const uint8_t *end) {
     lfs_text text;
+    uint64_t number;
     switch (n->form) {
     case NAME:
         p = read_plain(p, end, &text);
@@ -265,12 +268,17 @@ static inline const uint8_t *read_in_posting(lfs_seen_posting *out, const name *
     case CURRENCY:
         p = read_plain(p, end, &text);
         if (!p || !lfs_currency_ok(text.p, text.len)) return NULL;
-        out->currency = text.p;
+        out->currency = (uint16_t)(text.p - out->account);
         out->currency_len = (uint8_t)text.len;
         return p;
-    case AMOUNT: return read_amount(p, &out->value[n->place], &out->decimals[n->place]);
+    case AMOUNT:
+        if (n->place < P_TOTALS) return read_amount(p, &out->value[n->place], &out->decimals[n->place]);
+        return read_amount(p, &held->value[n->place - P_TOTALS], &held->decimals[n->place - P_TOTALS]);
     case SIDE: return read_side(p, &out->side);
-    default: return read_integer(p, &out->prev);
+    default:
+        p = read_integer(p, &number);
+        out->prev = lfs_seen_prev(number);
+        return p;
     }
 }
 
@@ -278,6 +286,7 @@ static inline const uint8_t *read_in_posting(lfs_seen_posting *out, const name *
 static const uint8_t *read_posting(lfs_reading *r, lfs_seen_posting *out, const uint8_t *p, const uint8_t *end, uint32_t *present) {
     int at = -1;
     *present = 0;
+    out->account = p; /* until it is known, or for ever in what is no posting */
     if (*p++ != '{') return NULL;
     for (;;) {
         int member = r->posting_next[at + 1];
@@ -288,11 +297,11 @@ static const uint8_t *read_posting(lfs_reading *r, lfs_seen_posting *out, const 
         }
         at = member;
         *present |= 1u << member;
-        if (!(p = read_in_posting(out, &POSTING_NAMES[member], p + POSTING_NAMES[member].len, end)) || p >= end) return NULL;
+        if (!(p = read_in_posting(out, &r->held[r->n_postings], &POSTING_NAMES[member], p + POSTING_NAMES[member].len, end)) || p >= end) return NULL;
         if (*p == '}') break;
         if (*p++ != ',') return NULL;
     }
-    out->name_hash = lfs_hash(r->ledger, out->account, out->account_len);
+    out->name_hash = (uint32_t)lfs_hash(r->ledger, out->account, out->account_len);
     out->ordinal = LFS_NONE;
     return p + 1;
 }

@@ -13,23 +13,30 @@ enum {
 enum lfs_seen_kind { K_GENESIS, K_ACCOUNT, K_TXN, K_HOLD, K_POST, K_VOID, K_UPDATE, K_POLICY, K_REJECTED, K_SEAL, K_KINDS, K_SYSTEM = K_KINDS, K_WRONG };
 enum lfs_seen_type { T_TRANSFER, T_TRANSACTION, T_REVERSAL, T_OPENING, T_NONE };
 
-enum { P_AMOUNT, P_CREDITS, P_DEBITS, P_HELD_CREDITS, P_HELD_DEBITS, P_AMOUNTS };
+/* What is seen is written by one core and read by another: it is kept small. */
+enum { P_AMOUNT, P_CREDITS, P_DEBITS, P_TOTALS, P_HELD_CREDITS = P_TOTALS, P_HELD_DEBITS, P_AMOUNTS, P_HELD = P_AMOUNTS - P_TOTALS };
 typedef struct {
-    u128 value[P_AMOUNTS];
-    uint64_t name_hash, prev;
-    const uint8_t *account, *currency;
+    u128 value[P_TOTALS];
+    const uint8_t *account;
+    uint32_t prev; /* LFS_NONE: no index of an entry */
+    uint32_t name_hash; /* what of it the table of names looks at */
     uint32_t ordinal; /* LFS_NONE until it is looked up; before it is judged, a guess */
-    uint8_t account_len, currency_len, side, decimals[P_AMOUNTS];
+    uint16_t currency; /* so many bytes behind `account` */
+    uint8_t account_len, currency_len, side, decimals[P_TOTALS];
 } lfs_seen_posting;
+typedef struct { /* of a posting of a hold, beside it */
+    u128 value[P_HELD];
+    uint8_t decimals[P_HELD];
+} lfs_seen_held;
 
 typedef struct lfs_seen { /* an entry of the right form; texts point into its bytes */
     const uint8_t *bytes;
     uint32_t len, n_postings, first_posting; /* first_posting: of an account/1, its place among the accounts of its piece */
     uint8_t kind, type, expired, id_made; /* id_made: its id begins with ~ */
     int32_t day;       /* effective, LFS_NO_DAY if absent */
-    uint64_t index, time, tx, reverses, expires; /* 0 where absent */
-    uint64_t id_hash, hold_hash;
     uint32_t tag;      /* of the id that it owns, else 0 (section 8) */
+    uint64_t index, time, tx, id_hash; /* 0 where absent, as what follows */
+    union { uint64_t reverses, expires, hold_hash; }; /* of a txn/1, of a hold/1, and of a post/1 or void/1 */
     lfs_text id, intent, hold;
 } lfs_seen;
 
@@ -48,6 +55,7 @@ typedef struct { /* of one thread */
     uint8_t second_text[20];  /* this second, with the point behind it */
     lfs_quick_second quick_second;
     lfs_seen_posting *postings;
+    lfs_seen_held *held; /* as many, by the same places */
     uint32_t n_postings, postings_size;
     char why[160];
 } lfs_reading;
@@ -71,6 +79,8 @@ static inline void lfs_reading_room(lfs_reading *r) {
     if (r->n_postings < r->postings_size) return;
     r->postings_size = r->postings_size ? 2 * r->postings_size : 8192;
     r->postings = lfs_grow(r->postings, r->postings_size * sizeof *r->postings);
+    r->held = lfs_grow(r->held, r->postings_size * sizeof *r->held);
 }
+static inline uint32_t lfs_seen_prev(uint64_t prev) { return prev < LFS_NONE ? (uint32_t)prev : LFS_NONE; }
 static inline int lfs_has(const lfs_reading *r, int member) { return (int)(r->present >> member & 1); }
 #endif
