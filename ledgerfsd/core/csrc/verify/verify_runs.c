@@ -94,7 +94,19 @@ uint64_t lfs_kept_bytes(const lfs_sums *sums) {
 /* -- blocks */
 
 static inline const uint8_t *get_varint(const uint8_t *p, const uint8_t *end, uint64_t *out) {
-    uint64_t value = 0;
+    uint64_t value = 0, last;
+    if (end - p >= 8) { /* nearly always all of it is in eight bytes */
+        memcpy(&value, p, 8);
+        last = ~value & 0x8080808080808080;
+        if (last) {
+            value &= (last ^ (last - 1)) & 0x7f7f7f7f7f7f7f7f; /* the bytes up to the first whose high bit is not set, in groups of 7 bits, 14, 28 */
+            value = (value & 0x007f007f007f007f) | (value & 0x7f007f007f007f00) >> 1;
+            value = (value & 0x00003fff00003fff) | (value & 0x3fff00003fff0000) >> 2;
+            *out = (value & 0x0fffffff) | (value & 0x0fffffff00000000) >> 4;
+            return p + (__builtin_ctzll(last) + 1) / 8;
+        }
+        value = 0;
+    }
     for (unsigned shift = 0; p < end && shift < 64; shift += 7) {
         uint8_t byte = *p++;
         value |= (uint64_t)(byte & 127) << shift;
