@@ -195,7 +195,8 @@ void *lfs_verify_reserved(void *old, size_t before, size_t bytes) {
 /* What lfs_ledger_init and lfs_state_tree_init reserve, and some for what grows. Their pages come as accounts do, but where the system or a limit counts
  * what is reserved, it has to be there at once. */
 uint64_t lfs_verify_room(uint32_t accounts_max) {
-    uint64_t each = sizeof(lfs_info) + sizeof(lfs_state) + sizeof(lfs_judged) + sizeof *((lfs_state_tree *)0)->places + 1, bytes = accounts_max * each + (256u << 20);
+    uint64_t each = sizeof(lfs_info) + sizeof(lfs_state) + sizeof(lfs_judged) + sizeof *((lfs_state_tree *)0)->places + 1;
+    uint64_t bytes = accounts_max * each + (256u << 20);
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return bytes;
     munmap(p, bytes);

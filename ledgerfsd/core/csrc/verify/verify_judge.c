@@ -119,7 +119,8 @@ static int post(lfs_verify *v, const lfs_seen *s, lfs_seen_posting *all, const l
     if (p->ordinal == LFS_NONE) FAIL("a posting names an account that does not exist");
     lfs_judged *state = &v->accounts[p->ordinal];
     const lfs_currency *unit = &l->currencies[state->currency];
-    if (p->currency_len != unit->len || !lfs_same(p->account + p->currency, (const uint8_t *)unit->code, unit->len) || p->decimals[P_AMOUNT] != unit->decimals || !p->value[P_AMOUNT])
+    if (p->currency_len != unit->len || !lfs_same(p->account + p->currency, (const uint8_t *)unit->code, unit->len) ||
+        p->decimals[P_AMOUNT] != unit->decimals || !p->value[P_AMOUNT])
         FAIL("a posting's amount or currency does not fit its account");
     if (state->last_index == s->index) { /* the second posting of the account in this entry */
         uint32_t k = i;
@@ -353,9 +354,10 @@ static int change_policy(lfs_verify *v, const lfs_seen *s, const uint8_t leaf[32
 }
 
 static int made_id(lfs_text id) {
-    int made = id.len == 38 && memcmp(id.p, "~auto:", 6) == 0;
-    for (uint32_t i = 6; i < 38 && made; i++) made = (id.p[i] >= '0' && id.p[i] <= '9') || (id.p[i] >= 'a' && id.p[i] <= 'f');
-    return made;
+    uint8_t bad = 0;
+    if (id.len != 38 || memcmp(id.p, "~auto:", 6) != 0) return 0;
+    for (int i = 6; i < 38; i++) bad |= (uint8_t)(((uint8_t)(id.p[i] - '0') > 9) & ((uint8_t)(id.p[i] - 'a') > 5));
+    return !bad;
 }
 
 /* What the ledger records by itself: the entry is its intent. Whether an anchor has the root of the log is seen in the end. */
