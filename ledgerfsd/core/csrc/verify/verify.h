@@ -17,6 +17,7 @@
 #include "verify_sums.h"
 
 #define LFS_BUNDLE 256u
+#define LFS_QUARTER 64u
 #define LFS_PIECE_BYTES (1u << 20)
 #define LFS_PIECE_SLACK 128 /* the readers of members look so far behind an entry */
 #define LFS_JOBS_MAX 64
@@ -41,7 +42,7 @@ typedef struct lfs_piece {
     uint32_t wrong;         /* entries before the first that is wrong in form; UINT32_MAX: none is */
     char broken_why[160], wrong_why[160];
     lfs_seen *seen;
-    uint8_t *leaves, *bundles, *scratch;
+    uint8_t *leaves, *quarters, *bundles, *scratch; /* quarters: roots of 64 entries each, of the same whole bundles */
     lfs_reading reading;
     lfs_seen_account *accounts; /* that it opens */
     uint32_t n_accounts, accounts_size;

@@ -40,6 +40,16 @@ static void log_append(lfs_verify *v, const lfs_piece *piece, uint32_t from, uin
     }
 }
 
+/* The same of the tree of the batch. Nearly all batches begin where 64 entries do in the log: their trees have the low levels in common. */
+static void batch_append(lfs_verify *v, const lfs_piece *piece, uint32_t from, uint32_t to) {
+    uint32_t whole = piece->good / LFS_BUNDLE * LFS_BUNDLE, end = to < whole ? to : whole;
+    uint32_t first = (from + LFS_QUARTER - 1) / LFS_QUARTER * LFS_QUARTER, last = end / LFS_QUARTER * LFS_QUARTER;
+    if (v->batch_first % LFS_QUARTER || piece->first % LFS_QUARTER || first >= last) first = last = to;
+    lfs_frontier_append(&v->batch, piece->leaves + 32ull * from, first - from);
+    for (uint32_t at = first; at < last; at += LFS_QUARTER) lfs_frontier_append_subtree(&v->batch, 6, piece->quarters + 32ull * (at / LFS_QUARTER));
+    lfs_frontier_append(&v->batch, piece->leaves + 32ull * last, to - last);
+}
+
 /* Entries from..to of the piece go into the log; on the way, the roots that are wanted. */
 static void log_take(lfs_verify *v, const lfs_piece *piece, uint32_t from, uint32_t to) {
     uint32_t first = from;
@@ -414,11 +424,7 @@ int lfs_piece_chain(lfs_verify *v, lfs_piece *piece) {
         if (!sealed && i + 1 < piece->good) continue;
         uint32_t to = sealed ? i : i + 1;
         log_take(v, piece, from, to);
-        if (piece->first + from < v->task.trusted) {
-            /* its batch is not hashed */
-        } else {
-            lfs_frontier_append(&v->batch, piece->leaves + 32ull * from, to - from);
-        }
+        if (piece->first + from >= v->task.trusted) batch_append(v, piece, from, to); /* else its batch is not hashed */
         if (sealed && seal_take(v, piece, i)) return 1;
         from = i + 1;
     }

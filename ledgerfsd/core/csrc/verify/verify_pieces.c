@@ -33,7 +33,7 @@ static lfs_piece *piece_take(lfs_verify *v) {
 }
 
 void lfs_piece_free(lfs_piece *piece) {
-    void *rooms[] = {piece->bytes, piece->start, piece->seen, piece->leaves, piece->bundles, piece->scratch, piece->accounts};
+    void *rooms[] = {piece->bytes, piece->start, piece->seen, piece->leaves, piece->quarters, piece->bundles, piece->scratch, piece->accounts};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) free(rooms[i]);
     lfs_reading_free(&piece->reading);
     free(piece);
@@ -77,6 +77,7 @@ static void starts_room(lfs_piece *piece) {
     piece->start = lfs_grow(piece->start, n * sizeof *piece->start);
     piece->seen = lfs_grow(piece->seen, n * sizeof *piece->seen);
     piece->leaves = lfs_grow(piece->leaves, n * 32);
+    piece->quarters = lfs_grow(piece->quarters, n / LFS_QUARTER * 32 + 32);
     piece->bundles = lfs_grow(piece->bundles, n / LFS_BUNDLE * 32 + 32);
     piece->scratch = lfs_grow(piece->scratch, n * 32 + 128 * 32);
 }
@@ -200,7 +201,7 @@ static void hash_bundles(lfs_piece *piece) {
     const uint8_t *level = piece->leaves;
     uint32_t bundles = piece->good / LFS_BUNDLE;
     for (uint32_t n = LFS_BUNDLE / 2; n && bundles; n /= 2) {
-        uint8_t *above = n == 1 ? piece->bundles : piece->scratch;
+        uint8_t *above = n == 1 ? piece->bundles : n == LFS_BUNDLE / LFS_QUARTER ? piece->quarters : piece->scratch;
         lfs_node_hashes(level, (size_t)n * bundles, above);
         level = above;
     }
