@@ -53,9 +53,9 @@ static void piece_put(lfs_verify *v, lfs_piece *piece) {
 
 /* More bytes of the segment behind those that the piece has. Returns how many, -1 when it cannot be read. */
 static int piece_fill(lfs_verify *v, lfs_piece *piece, const lfs_journal_file *file, uint64_t at) {
-    size_t more = piece->used ? LFS_PIECE_BYTES / 4 : LFS_PIECE_BYTES;
+    size_t more = LFS_PIECE_BYTES / 8; /* so that the lengths are still in the cache when they are looked at */
     if (piece->used + more + LFS_PIECE_SLACK > piece->size) {
-        piece->size = piece->used + more + LFS_PIECE_SLACK;
+        piece->size = LFS_PIECE_BYTES + piece->used + LFS_PIECE_SLACK;
         piece->bytes = lfs_grow(piece->bytes, piece->size);
     }
     int got = lfs_read_fully(file->fd, piece->bytes + piece->used, more, at + piece->used);
@@ -99,7 +99,7 @@ static uint64_t piece_read(lfs_verify *v, lfs_piece *piece, const lfs_journal_fi
         }
         size_t length = place + 2 <= piece->used ? (size_t)piece->bytes[place] << 8 | piece->bytes[place + 1] : 0;
         if (place + 2 + length > piece->used || place + 2 > piece->used) {
-            if (bundle) { /* the rest is read again, with the next piece */
+            if (bundle && piece->used >= LFS_PIECE_BYTES) { /* the rest is read again, with the next piece */
                 place = bundle;
                 piece->n = in_bundles;
                 break;
