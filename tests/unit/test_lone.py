@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from ledgerfsd.core.engine import Engine
 from ledgerfsd.types import Mode
+from tests.conftest import PATIENCE_SECONDS
 
 LONE = 200
 WRITERS = 4
@@ -27,6 +29,10 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         engine.submit(json.dumps(opening).encode(), source=b"f", first_line=1, mode=Mode.DOCUMENT)
     engine.drain()
     engine.completions()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not sleeps("lfs-sync"):  # a thread that has just begun goes to sleep when it likes
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     yield engine
     engine.close()
 

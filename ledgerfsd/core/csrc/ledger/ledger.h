@@ -284,6 +284,7 @@ int lfs_system_replay(lfs_ledger *l, uint64_t index, const uint8_t *bytes, uint3
 
 /* apply.c */
 void lfs_ledger_init(lfs_ledger *l, uint32_t accounts_max);
+void lfs_ledger_without_states(lfs_ledger *l); /* whoever keeps the states of accounts elsewhere: there are none here then, nor address space for them */
 void lfs_ledger_free(lfs_ledger *l);
 /* Room in the tables for so many more intents: between a mark and its return no table may move. */
 void lfs_ledger_reserve(lfs_ledger *l, uint32_t intents);

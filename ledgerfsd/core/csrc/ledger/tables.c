@@ -260,9 +260,14 @@ void lfs_ledger_init(lfs_ledger *l, uint32_t accounts_max) {
     l->incarnation = 1;
 }
 
+void lfs_ledger_without_states(lfs_ledger *l) {
+    munmap(l->state, (size_t)l->accounts_max * sizeof *l->state);
+    l->state = NULL;
+}
+
 void lfs_ledger_free(lfs_ledger *l) {
     munmap(l->info, (size_t)l->accounts_max * sizeof *l->info);
-    munmap(l->state, (size_t)l->accounts_max * sizeof *l->state);
+    if (l->state) lfs_ledger_without_states(l);
     lfs_table_free(&l->names);
     lfs_table_free(&l->ids);
     lfs_table_free(&l->ids_before);

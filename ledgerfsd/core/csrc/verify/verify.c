@@ -192,10 +192,10 @@ void *lfs_verify_reserved(void *old, size_t before, size_t bytes) {
     return p;
 }
 
-/* What lfs_ledger_init and lfs_state_tree_init reserve, and some for what grows. Their pages come as accounts do, but where the system or a limit counts
+/* What lfs_ledger_init (without states), lfs_state_tree_init and we reserve, and some for what grows. Their pages come as accounts do, but where the system or a limit counts
  * what is reserved, it has to be there at once. */
 uint64_t lfs_verify_room(uint32_t accounts_max) {
-    uint64_t each = sizeof(lfs_info) + sizeof(lfs_state) + sizeof(lfs_judged) + sizeof *((lfs_state_tree *)0)->places + 1;
+    uint64_t each = sizeof(lfs_info) + sizeof(lfs_judged) + sizeof *((lfs_state_tree *)0)->places + 1;
     uint64_t bytes = accounts_max * each + (256u << 20);
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return bytes;
@@ -222,6 +222,7 @@ lfs_verify *lfs_verify_begin(const lfs_verify_task *task, const uint64_t *wanted
     pthread_cond_init(&v->over, NULL);
     v->roots_tail = &v->roots;
     lfs_ledger_init(&v->ledger, task->accounts_max);
+    lfs_ledger_without_states(&v->ledger);
     v->ledger.reader = reader;
     v->ledger.reader_context = v;
     v->accounts = lfs_verify_reserved(NULL, 0, task->accounts_max * sizeof *v->accounts);

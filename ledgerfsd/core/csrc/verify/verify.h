@@ -93,7 +93,7 @@ struct lfs_verify {
     lfs_arena arena;
     lfs_reading reading;
     lfs_tally tally;
-    lfs_judged *accounts; /* by ordinal; ledger.state is not used */
+    lfs_judged *accounts; /* by ordinal; the ledger has no states */
     uint32_t *touched, n_touched, touched_size; /* named by entries from root_end on, once each */
     uint64_t root_end; /* behind the last seal with a state root */
     uint64_t *marks;   /* a bit for each account, to put `touched` in order */
