@@ -156,7 +156,7 @@ def run_events(options: argparse.Namespace) -> int:
     mount = places.mounted(options.mount)
     first = first_at(mount, options.since or ("now" if options.follow else "0"))
     kinds = {kind.removeprefix("ledgerfs.").partition(".v")[0].partition("/")[0] for kind in options.type or []}
-    if options.follow:
+    if options.follow and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # it is ignored behind & in a script
         # Ctrl-C ends this program itself. Python's own handler would be run after read() at the soonest, if the signal comes just before
         # it: at the next event, that is, which may be tomorrow's.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
