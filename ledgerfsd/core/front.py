@@ -21,7 +21,7 @@ lib: Any = _core.lib
 
 CODES_MAX: Final = 256
 TOLD_AT_ONCE: Final = 256
-_VERDICT: Final = struct.Struct("=QQQqQQIIIhBBQQqI256s4x")  # lfs_front_answer
+_VERDICT: Final = struct.Struct("=QQQqQQIIIhBBQQqQI256s4x")  # lfs_front_answer
 _SENT: Final = struct.Struct("=QQQ")  # lfs_front_sent
 
 
@@ -51,6 +51,7 @@ class Verdict(NamedTuple):
     ticket: int
     recorded_ns: int  # when the core wrote its receipt, 0: it did not; where it stands in the file of that day
     receipt_at: int
+    receipt_number: int
     receipt_len: int
     room: bytes
 

@@ -75,17 +75,19 @@ class InboxFile:
         "uid",
     )
 
-    def __init__(self, number: int, area: Area, name: bytes, *, uid: int, gid: int, now_ns: int) -> None:
+    def __init__(
+        self, number: int, area: Area, name: bytes, *, uid: int, gid: int, now_ns: int, scratch: bool = False
+    ) -> None:
         self.number = number
         self.area = area
         self.name = name
         self.uid = uid
         self.gid = gid
         self.created_ns = now_ns
-        self.touched = time.monotonic()
+        self.touched = time.monotonic() if scratch else 0.0  # a scratch file, last
         self.linked = True
         self.handles: list[InboxHandle] = []
-        self.content: bytearray | None = bytearray() if is_scratch(name) else None
+        self.content: bytearray | None = bytearray() if scratch else None
         self.answer: Answer | None = None
         self.answered_as = b""  # the name under which it got its answer; b"" while it has none
         self.next_line = 1  # where a writer that appends goes on counting
@@ -256,14 +258,15 @@ class Inbox:
         self._tell_limit()
 
     def adopt(self, number: int, name: bytes, *, uid: int, gid: int, created_ns: int, shown: bool = True) -> InboxFile:
-        """A file in inbox/, which the kernel knows already. ``tidy`` is to be called when all are adopted."""
+        """A file in inbox/ with a final name, which the kernel knows already. ``tidy`` is to be called when all are adopted."""
         file = InboxFile(number, Area.INBOX, name, uid=uid, gid=gid, now_ns=created_ns)
         self._numbers[number] = file
         file.linked = shown
         if not shown:
             return file
         self._names[Area.INBOX, name] = file
-        self.mtime_ns[Area.INBOX] = max(self.mtime_ns[Area.INBOX], created_ns)
+        if created_ns > self.mtime_ns[Area.INBOX]:
+            self.mtime_ns[Area.INBOX] = created_ns
         return file
 
     def adopt_open(self, file: InboxFile, *, append: bool) -> DocumentHandle:
@@ -302,7 +305,8 @@ class Inbox:
 
     def _new(self, area: Area, name: bytes, *, uid: int, gid: int) -> InboxFile:
         self._last_number += 1
-        file = InboxFile(self._last_number, area, name, uid=uid, gid=gid, now_ns=self.ledger.clock.now_ns())
+        now_ns = self.ledger.clock.now_ns()
+        file = InboxFile(self._last_number, area, name, uid=uid, gid=gid, now_ns=now_ns, scratch=is_scratch(name))
         earlier = None if file.content is not None else self._earlier(file)
         if earlier is not None:
             file.next_line = earlier.last_line + 1

@@ -50,9 +50,11 @@ class FrontFiles:
             return
         receipts, answer = self._inbox.receipts, None
         for verdict in verdicts:
-            name = verdict.name.decode()
-            answer = receipts.recorded(name, verdict.recorded_ns, verdict.receipt_at, verdict.receipt_len)
-            self._known(verdict, answer)
+            name = verdict.name
+            answer = receipts.recorded(
+                name.decode(), verdict.receipt_number, verdict.recorded_ns, verdict.receipt_at, verdict.receipt_len
+            )
+            self._known(verdict, name, answer)
         assert answer is not None
         receipts.changed(answer)
         self._inbox.tidy()
@@ -83,13 +85,12 @@ class FrontFiles:
             documents.append((verdict.name.decode(), verdict.size, outcomes(completion.runs(), dry_run=False)))
         answers = self._inbox.receipts.answer_documents(documents)
         for verdict, answer in zip(verdicts, answers, strict=True):
-            self._known(verdict, answer)
+            self._known(verdict, verdict.name, answer)
         self._inbox.tidy()
         self._inbox.ledger.metrics.answered(committed, refused, (verdict.waited_ns for verdict in verdicts))
         return answers[-1].mtime_ns
 
-    def _known(self, verdict: Verdict, answer: Answer) -> None:
-        name = verdict.name
+    def _known(self, verdict: Verdict, name: bytes, answer: Answer) -> None:
         file = self._inbox.get(verdict.number)
         if file is None:
             file = self._inbox.adopt(
@@ -97,8 +98,7 @@ class FrontFiles:
             )
         file.answer = answer
         file.answered_as = name
-        handle = self._waiting.pop(verdict.number, None)
-        if handle is not None:
+        if self._waiting and (handle := self._waiting.pop(verdict.number, None)) is not None:
             handle.judged(verdict.size, CODES[verdict.code] if verdict.code else None, answer)
 
     def adopt(self) -> list[tuple[int, DocumentHandle]]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+from math import inf
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
     from ledgerfsd.core.engine import Completion
@@ -15,6 +21,28 @@ if TYPE_CHECKING:
 BUCKETS: Final = tuple(scale * step for scale in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0) for step in (1, 2.5, 5))[
     2:-1
 ]
+
+
+class Waits(Collector):
+    """How long submissions took: a histogram that counts many at once. The library's own takes 2 microseconds for each."""
+
+    def __init__(self, name: str, meaning: str) -> None:
+        self._name, self._meaning = name, meaning
+        self._edges_ns: Final = [round(bucket * 1e9) for bucket in BUCKETS]
+        self._counts = [0] * (len(BUCKETS) + 1)
+        self._sum_ns = 0
+
+    def observe(self, waits_ns: Iterable[int]) -> None:
+        """Count each of these."""
+        for waited_ns in waits_ns:
+            self._counts[bisect_left(self._edges_ns, waited_ns)] += 1
+            self._sum_ns += waited_ns
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What prometheus_client asks for: how many were not longer than each edge, and the seconds of all."""
+        upto = accumulate(self._counts)
+        buckets = [(floatToGoString(edge), float(n)) for edge, n in zip((*BUCKETS, inf), upto, strict=True)]
+        yield HistogramMetricFamily(self._name, self._meaning, buckets=buckets, sum_value=self._sum_ns / 1e9)
 
 
 class Metrics:
@@ -29,12 +57,8 @@ class Metrics:
             registry=self._registry,
         )
         self.refused = Counter("ledgerfs_intents_refused", "Intents refused", registry=self._registry)
-        self.commit_seconds = Histogram(
-            "ledgerfs_submission_seconds",
-            "From the submission of intents to their durable answer",
-            buckets=BUCKETS,
-            registry=self._registry,
-        )
+        self._waits = Waits("ledgerfs_submission_seconds", "From the submission of intents to their durable answer")
+        self._registry.register(self._waits)
         self.receipts_failed = Counter(
             "ledgerfs_receipts_failed", "Receipts that could not be written to the store", registry=self._registry
         )
@@ -54,7 +78,7 @@ class Metrics:
         committed = completion.committed
         self.committed.inc(committed)
         self.refused.inc(len(completion) - committed)
-        self.commit_seconds.observe(seconds)
+        self._waits.observe([round(seconds * 1e9)])
 
     def answered(self, committed: int, refused: int, waits_ns: Iterable[int]) -> None:
         """The same of submissions of the front: intents of all together, and how long each had to wait."""
@@ -62,8 +86,7 @@ class Metrics:
             self.committed.inc(committed)
         if refused:
             self.refused.inc(refused)
-        for waited_ns in waits_ns:
-            self.commit_seconds.observe(waited_ns / 1e9)
+        self._waits.observe(waits_ns)
 
     def text(self, gauges: Mapping[str, tuple[str, float | Mapping[str, float]]]) -> bytes:
         """The exposition format; ``gauges``: name without prefix → (help, value now, or values by name of anchor)."""

@@ -49,10 +49,10 @@ class Answer:
 
     __slots__ = ("dry_run", "last_line", "mtime_ns", "name", "number", "parts", "parts_bytes")
 
-    def __init__(self, name: str, *, dry_run: bool) -> None:
+    def __init__(self, name: str, *, dry_run: bool, number: int | None = None) -> None:
         self.name = name
         self.dry_run = dry_run
-        self.number = number_of(name, dry_run=dry_run)
+        self.number = number_of(name, dry_run=dry_run) if number is None else number
         self.parts: list[Part] = []
         self.parts_bytes = 0
         self.last_line = 0
@@ -138,9 +138,12 @@ class Receipts:
         self.changed(answers[-1])
         return answers
 
-    def recorded(self, name: str, time_ns: int, offset: int, length: int) -> Answer:
-        """Know of a record that the core wrote. ``on_change`` is to be told of the last of several: see ``changed``."""
-        answer = Answer(name, dry_run=False)
+    def recorded(self, name: str, number: int, time_ns: int, offset: int, length: int) -> Answer:
+        """Know of a record that the core wrote. ``on_change`` is to be told of the last of several: see ``changed``.
+
+        ``number``: of the receipt, as ``number_of`` has it.
+        """
+        answer = Answer(name, dry_run=False, number=number)
         answer.mtime_ns = time_ns
         answer.last_line = 1
         answer.parts.append((self._day(time_ns), offset, length))
@@ -212,7 +215,8 @@ class Receipts:
     def _remember(self, answer: Answer) -> None:
         self._answers[answer.number] = answer
         self._answers.move_to_end(answer.number)
-        self._newest_ns = max(self._newest_ns, answer.mtime_ns)
+        if answer.mtime_ns > self._newest_ns:
+            self._newest_ns = answer.mtime_ns
         while len(self._answers) > limits.RECEIPTS_LISTED_MAX:
             self.replaced(self._answers.popitem(last=False)[0])
 

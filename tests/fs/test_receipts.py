@@ -15,7 +15,7 @@ from ledgerfsd import limits
 from ledgerfsd.clock import NS_PER_DAY, ManualClock, format_date
 from ledgerfsd.service.metrics import Metrics
 from ledgerfsd.service.receipt_text import Outcome, ReceiptText, merged, refusal
-from ledgerfsd.service.receipts import Answer, Receipts
+from ledgerfsd.service.receipts import Answer, Receipts, number_of
 
 NOW = 1_795_424_766_008_169_088
 
@@ -217,7 +217,7 @@ def test_the_time_of_the_newest_never_goes_back(tmp_path: Path) -> None:
     """What the core recorded may be known after what was recorded here, and have been earlier."""
     receipts = Receipts(tmp_path, ManualClock(NOW), Metrics())
     receipts.answer(Answer("here.json", dry_run=False), [outcome(1, 1, 5, 2)], mode="document", size=9)
-    receipts.recorded("core.json", NOW - 1_000, 0, 10)
+    receipts.recorded("core.json", number_of("core.json", dry_run=False), NOW - 1_000, 0, 10)
     assert receipts.mtime_ns == NOW
-    receipts.recorded("later.json", NOW + 1_000, 10, 10)
+    receipts.recorded("later.json", number_of("later.json", dry_run=False), NOW + 1_000, 10, 10)
     assert receipts.mtime_ns == NOW + 1_000

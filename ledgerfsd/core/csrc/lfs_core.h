@@ -114,6 +114,7 @@ typedef struct { /* a document that has its verdict */
     lfs_ticket *ticket; /* the front's */
     uint64_t recorded_ns; /* when its receipt was written, 0: it was not; where it stands in the file of that day */
     int64_t receipt_at;
+    uint64_t receipt_number; /* see lfs_receipt_number */
     uint32_t receipt_len;
     char name[256];
 } lfs_front_answer;

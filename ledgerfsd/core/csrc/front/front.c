@@ -261,7 +261,8 @@ void lfs_front_describe(lfs_front_answer *out, const lfs_front_file *file, lfs_t
     const lfs_result *r = t->results;
     *out = (lfs_front_answer){.number = LFS_FRONT_INODE + file->number, .created_ns = file->created_ns, .waited_ns = lfs_monotonic() - file->asked_ns, .uid = file->uid,
                               .gid = file->gid, .ticket = t, .size = file->size, .code = (int16_t)lfs_front_cause(t), .plain = (uint8_t)lfs_front_plain(t),
-                              .name_len = (uint8_t)file->text_len, .recorded_ns = file->recorded_ns, .receipt_at = file->receipt_at, .receipt_len = file->receipt_len};
+                              .name_len = (uint8_t)file->text_len, .recorded_ns = file->recorded_ns, .receipt_at = file->receipt_at,
+                              .receipt_number = file->receipt_number, .receipt_len = file->receipt_len};
     if (out->plain) out->index = r->index, out->tx = r->tx, out->block = r->block;
     memcpy(out->name, file->text, file->text_len);
 }

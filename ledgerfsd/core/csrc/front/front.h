@@ -31,6 +31,7 @@ struct lfs_front_file {
     uint64_t write;       /* the WRITE that waits for the verdict */
     uint64_t recorded_ns; /* when T2 wrote the receipt; 0: it did not */
     int64_t receipt_at;   /* in the file of that day */
+    uint64_t receipt_number;
     uint32_t receipt_len;
     uint32_t uid, gid, size;
     int code;

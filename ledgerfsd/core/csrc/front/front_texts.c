@@ -90,7 +90,7 @@ static void drop(lfs_front_texts *t, uint64_t number) {
 
 /* T2: before the writer has its answer. */
 void lfs_front_texts_record(lfs_front_texts *t, const lfs_front_file *file, const lfs_result *result) {
-    uint64_t number = lfs_receipt_number((const uint8_t *)file->text, file->text_len);
+    uint64_t number = file->receipt_number;
     pthread_mutex_lock(&t->lock);
     receipt *r = &t->of[t->recorded % RECEIPTS], **first = chain(t, number);
     if (t->recorded++ >= RECEIPTS && find(t, r->number) == r) drop(t, r->number);

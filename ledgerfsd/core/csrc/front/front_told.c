@@ -56,6 +56,7 @@ void lfs_front_record(lfs_engine *e, lfs_ticket *tickets) {
         uint8_t *at = f->records + used;
         t->front->receipt_len = (uint32_t)(record(at, t->front, t->results, time) - at);
         t->front->receipt_at = (int64_t)used;
+        t->front->receipt_number = lfs_receipt_number((const uint8_t *)t->front->text, t->front->text_len);
         used += t->front->receipt_len;
     }
     int64_t begin = used && f->receipts ? lfs_receipts_append(f->receipts, time, f->records, used) : -1;
