@@ -41,7 +41,7 @@ class Waits(Collector):
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """What prometheus_client asks for: how many were not longer than each edge, and the seconds of all."""
         upto = accumulate(self._counts)
-        buckets = [(floatToGoString(edge), float(n)) for edge, n in zip((*BUCKETS, inf), upto, strict=True)]
+        buckets = [(floatToGoString(edge), float(n)) for edge, n in zip((*BUCKETS, inf), upto, strict=True)]  # type: ignore[no-untyped-call]
         yield HistogramMetricFamily(self._name, self._meaning, buckets=buckets, sum_value=self._sum_ns / 1e9)
 
 
