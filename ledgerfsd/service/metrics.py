@@ -24,7 +24,7 @@ BUCKETS: Final = tuple(scale * step for scale in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 
 
 
 class Waits(Collector):
-    """How long submissions took: a histogram that counts many at once. The library's own takes 2 microseconds for each."""
+    """How long submissions took: a histogram that counts many at once. The library's own takes several times as long."""
 
     def __init__(self, name: str, meaning: str) -> None:
         self._name, self._meaning = name, meaning
