@@ -212,6 +212,30 @@ def test_ids_of_many_runs_are_found_through_sieves(pair: Pair) -> None:
     pair.check()
 
 
+def test_a_table_that_was_given_up_is_taken_again(tmp_path: Path) -> None:
+    """Of 64 KiB, so that it is cleared in two steps; what it held is found in runs, and nothing of it is left behind."""
+    root = tmp_path / "store"
+    (root / "journal").mkdir(parents=True)
+    Engine.create(root, ORIGIN, segment_bytes=SEGMENT_BYTES, now_ns=NOW)
+    engine = Engine(root, segment_bytes=SEGMENT_BYTES, accounts_max=4096, ids_recent=4000)
+    engine.start()
+    submit(engine, [opening(0), opening(1)])
+    used, chance = list[Intent](), random.Random(1)
+    for number in range(60):
+        batch = [pay(f"g{number}-{each}") for each in range(chance.randrange(1, 900))]
+        assert set(submit(engine, batch)) == {"ok"}
+        used += batch
+        again = chance.sample(used, min(len(used), 20))
+        assert set(submit(engine, again)) == {"ok again"}
+        assert set(submit(engine, [each | {"amount": "2.00"} for each in again])) == {"id_reused"}
+        engine.save()
+        engine.saved(False)
+    assert engine.indexes().ids > 4 * 4000, "it was full more than once"
+    for first in range(0, len(used), 1000):
+        assert set(submit(engine, used[first : first + 1000])) == {"ok again"}
+    engine.close()
+
+
 def test_an_id_is_in_one_sieve_however_often_its_run_is_merged(pair: Pair) -> None:
     """Memory beside the two tables of 32 KiB: two bytes an id, and a sieve that is not full."""
     for number in range(240):

@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -322,6 +323,35 @@ def test_what_is_saved_covers_the_mark_exactly(tmp_path: Path, monkeypatch: pyte
     assert len(store.engine.postings(1, 0, 10**6)) == store.engine.account(1).entries == 150_001
     store.close()
     assert verify(store.layout, anchors=[])[0] == []
+
+
+def mapped_kib(path: Path) -> int:
+    """How much of a file this process has mapped and may touch without a fault."""
+    text = Path("/proc/self/smaps").read_text()
+    return sum(int(each.split("Rss:")[1].split()[0]) for each in text.split(f"{path}\n")[1:])
+
+
+def test_segments_that_were_indexed_are_not_kept_mapped(tmp_path: Path) -> None:
+    """But for the last, which goes on; and they are read as ever."""
+    store = make(tmp_path / "store")
+    reference = "r" * 200
+    for part in range(5):
+        lines = [
+            b'{"debit":"a1","credit":"a2","amount":"1.00","id":"%d-%d","reference":"%b"}\n'
+            % (part, number, reference.encode())
+            for number in range(10_000)
+        ]
+        submit(store.engine, b"".join(lines), f"m{part}")
+    segments = sorted(store.layout.journal.glob("*.seg"))
+    assert len(segments) > 8
+    deadline = time.monotonic() + 60
+    while any(map(mapped_kib, segments[:8])):
+        assert time.monotonic() < deadline, "the thread that makes indexes has read them long ago"
+        time.sleep(0.05)
+    first = bytes(store.engine.entry(int(segments[3].stem)))
+    assert first.startswith(b"{")
+    assert mapped_kib(segments[3]) > 0
+    store.close()
 
 
 def builders() -> set[int]:

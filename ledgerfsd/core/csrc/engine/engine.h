@@ -273,6 +273,7 @@ static inline void lfs_saver_tell(lfs_engine *e) {
 
 /* read.c */
 const uint8_t *lfs_entry_at(lfs_engine *e, uint64_t index, uint32_t *len);
+const lfs_segment *lfs_segment_of(lfs_engine *e, uint64_t index);
 int64_t lfs_previous_of(lfs_engine *e, const lfs_info *info, uint64_t index); /* the account's entry before this one; -1: none */
 void lfs_account_fill(lfs_engine *e, uint32_t ordinal, const lfs_state *state, lfs_account_view *out);
 const uint8_t *lfs_reader(void *context, uint64_t index, uint32_t *len);

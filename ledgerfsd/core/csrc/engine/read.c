@@ -20,6 +20,8 @@ const uint8_t *lfs_entry_at(lfs_engine *e, uint64_t index, uint32_t *len) {
     return at + 2;
 }
 
+const lfs_segment *lfs_segment_of(lfs_engine *e, uint64_t index) { return lfs_segment_at(e, get_u64(&e->offsets, index)); }
+
 static lfs_group *group_of(lfs_engine *e, uint64_t index) {
     for (int i = 0; i < LFS_GROUPS; i++) {
         lfs_group *g = e->groups[i];

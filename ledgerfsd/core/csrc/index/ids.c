@@ -1,9 +1,10 @@
 /* Which entry owns an id, however old it is (docs/FORMAT.md, sections 8 and 16).
  *
  * The newest ids are in two tables in memory, which T1 alone looks at: `ids` takes what is written, `ids_before` is what was full before it. Older ones
- * are in runs, each with a filter in memory. The older table is given up when the newer one is full and all that it holds is in runs; until then the newer
- * one grows. T1 never waits for T6: it looks at the runs through a view, which T6 exchanges as a whole, and what a view shows stays open until T1
- * has taken a later one. A block that is not what was written makes the answer unknown, never "no": then the intent is refused. */
+ * are in runs, each with a filter in memory. When a table is full, T6 is asked for a run of what it holds; and the older table is given up as soon as all of it
+ * is in runs that a sieve knows, for a look at it costs T1 as much as one at the sieve does. Until then the newer one grows. T1 never waits for T6: it looks at
+ * the runs through a view, which T6 exchanges as a whole, and what a view shows stays open until T1 has taken a later one. A block that is not what was
+ * written makes the answer unknown, never "no": then the intent is refused. */
 #include "engine.h"
 #include <stdlib.h>
 
@@ -70,15 +71,41 @@ static const lfs_id_view *view_take(lfs_runs *r) {
 
 /* -- tables */
 
+#define CLEAR_STEP (32u << 10)
+
+static size_t table_bytes(const lfs_table *t) { return t->slots ? sizeof *t->slots << t->bits : 0; }
+
+/* So many bytes of the table that was given up, which is to be the next. A new one would be memory that the kernel must find in one piece, and clear. */
+static void clear_spare(lfs_ledger *l, size_t bytes) {
+    if (bytes > l->ids_unclean) bytes = l->ids_unclean;
+    l->ids_unclean -= bytes;
+    memset((uint8_t *)l->ids_spare.slots + l->ids_unclean, 0, bytes);
+}
+
+static void give_up_older(lfs_ledger *l) {
+    lfs_table_free(&l->ids_spare);
+    l->ids_spare = l->ids_before;
+    l->ids_spare.used = 0;
+    l->ids_unclean = table_bytes(&l->ids_spare);
+    memset(&l->ids_before, 0, sizeof l->ids_before);
+    l->ids_before_from = l->ids_from;
+}
+
 static void turn_over(lfs_ledger *l) {
     unsigned bits = 12;
-    lfs_table_free(&l->ids_before);
-    l->ids_before = l->ids;
-    l->ids_before_from = l->ids_from;
-    memset(&l->ids, 0, sizeof l->ids);
-    l->ids_from = l->next_index;
     while (l->ids_most > (3ull << bits) / 4) bits++; /* as large as it will be, so that it does not grow step by step */
+    give_up_older(l);
+    l->ids_before = l->ids;
+    l->ids_from = l->next_index;
+    if (l->ids_spare.bits != bits) {
+        lfs_table_free(&l->ids_spare);
+        l->ids_unclean = 0;
+    }
+    clear_spare(l, l->ids_unclean);
+    l->ids = l->ids_spare;
+    memset(&l->ids_spare, 0, sizeof l->ids_spare);
     lfs_table_reserve(&l->ids, (3ull << bits) / 4);
+    atomic_store(&l->runs->ids_wanted, l->ids_from);
 }
 
 /* After a start the table is small, for most ledgers have few ids. It grows once more, to its full size, as soon as a sixteenth of that has come: growing step by
@@ -88,11 +115,13 @@ static void turn_over(lfs_ledger *l) {
 void lfs_ids_settle(lfs_ledger *l) {
     lfs_runs *r = l->runs;
     if (!r) return;
+    if (l->ids_unclean) clear_spare(l, CLEAR_STEP);
     int full = l->ids.used >= l->ids_most;
     if (!full && l->ids.used > l->ids_most / FIRST_SHARE) lfs_table_reserve(&l->ids, l->ids_most - l->ids.used);
     if (l->older == atomic_load_explicit(&r->newest, memory_order_acquire) && !full) return;
     const lfs_id_view *view = l->older = view_take(r);
     if (full && (view ? view->covered : 0) >= l->ids_from) turn_over(l);
+    if (l->ids_before.slots && view && view->sifted >= l->ids_from) give_up_older(l);
     l->n_older = l->n_sifted = 0;
     while (view && l->n_older < view->n && view->runs[l->n_older].is.first < l->ids_before_from) l->n_older++;
     while (l->n_sifted < l->n_older && view->runs[l->n_sifted].is.end <= view->sifted) l->n_sifted++;
@@ -177,4 +206,7 @@ void lfs_ids_tail_forget(lfs_runs *r, uint64_t begin) {
     atomic_store(&r->id_begin, begin);
 }
 
-int lfs_ids_enough(const lfs_runs *r) { return atomic_load(&r->id_end) - atomic_load(&r->id_begin) >= r->ids_run; }
+int lfs_ids_enough(const lfs_runs *r) {
+    uint64_t begin = atomic_load(&r->id_begin), end = atomic_load(&r->id_end), wanted = atomic_load_explicit(&r->ids_wanted, memory_order_relaxed);
+    return end - begin >= r->ids_run || (begin < wanted && wanted <= end);
+}

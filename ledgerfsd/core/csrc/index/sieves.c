@@ -28,8 +28,12 @@ LFS_FAST int lfs_sieves_have(const lfs_sieve *sieves, uint32_t n, uint64_t key) 
     return found;
 }
 
+#define FETCH_AHEAD 16 /* records: they are sorted, but not each line has one */
+
 static LFS_FAST void fill(const lfs_sieve *s, const lfs_record *records, int n) {
+    for (int i = 0; i < n && i < FETCH_AHEAD; i++) __builtin_prefetch(lfs_sieve_line(s, records[i].key), 1);
     for (int i = 0; i < n; i++) {
+        if (i + FETCH_AHEAD < n) __builtin_prefetch(lfs_sieve_line(s, records[i + FETCH_AHEAD].key), 1);
         uint64_t *line = lfs_sieve_line(s, records[i].key), hash = hash_of(records[i].key);
         for (int word = 0; word < 8; word++) line[word] |= bit_of(hash, word);
     }
@@ -120,7 +124,7 @@ int lfs_ids_sift(lfs_engine *e) {
     for (;;) {
         uint64_t before = r->sifted, ids = 0;
         for (uint32_t i = list->n; i-- > 0 && list->runs[i].is.end > before;) ids += ids_from(&list->runs[i], before);
-        if (ids < r->ids_run || atomic_load(&r->damaged)) return 0; /* a small ledger needs no sieve */
+        if (!ids || (!r->n_sieves && ids < r->ids_run / 2) || atomic_load(&r->damaged)) return 0; /* a small ledger needs no sieve */
         int failed = r->n_sieves ? add_runs(e, &r->sieves[r->n_sieves - 1], &r->sifted) : 0;
         if (r->sifted > before) lfs_ids_publish(r, NULL, 0);
         if (failed) return atomic_load(&r->damaged) ? 0 : failed;

@@ -79,9 +79,17 @@ uint32_t lfs_entry_words(const lfs_engine *e, const uint8_t *bytes, uint32_t len
 
 /* -- words of what is in no run yet */
 
+/* Segments that end between two entries need not stay mapped now that they are read: whenever the kernel wanted memory it would look at each of their pages,
+ * and interrupt T1 and T2 to take it away. Whoever reads them later has them mapped again, from the cache. */
+static void unmap_read(lfs_engine *e, uint64_t from, uint64_t to) {
+    if (to <= from) return;
+    const lfs_segment *last = lfs_segment_of(e, to - 1);
+    for (const lfs_segment *s = lfs_segment_of(e, from); s < last; s++) madvise((void *)s->map, s->map_len, MADV_DONTNEED); /* only a hint */
+}
+
 uint64_t lfs_words_note(lfs_engine *e, uint64_t until) {
     lfs_runs *r = &e->runs;
-    uint64_t n = r->n_words;
+    uint64_t n = r->n_words, from = r->words_to;
     if (!r->words) r->words = mmap(NULL, ROOM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (r->words == MAP_FAILED) r->words = lfs_grow(NULL, (size_t)-1 / 2);
     for (uint64_t index = r->words_to, words[LFS_WORDS_MAX]; index < until && n < LFS_BUILD_RECORDS; index++) {
@@ -97,6 +105,7 @@ uint64_t lfs_words_note(lfs_engine *e, uint64_t until) {
             atomic_store_explicit(&r->words_to, index + 1, memory_order_release);
         }
     }
+    unmap_read(e, from, r->words_to);
     return n;
 }
 

@@ -19,8 +19,8 @@
 #define LFS_TAIL_MAX (4u << 20) /* postings (64 MiB), or ids, that are kept while no run can be written */
 #define LFS_BUILD_RECORDS (1u << 19) /* postings, or words, of which a run is made, when no save asks for it before */
 #define LFS_WORDS_STEP 32768 /* entries that are not looked at for words before T6 is woken for it */
-#define LFS_IDS_RECENT 1500000u /* ids in a table, of which there are two: 16 MiB each */
-#define LFS_IDS_RUN (1u << 20) /* entries of which a run of ids is made, when no save asks for it before */
+#define LFS_IDS_RECENT 1000000u /* ids in a table, of which there are two: 16 MiB each */
+#define LFS_IDS_RUN (1u << 20) /* entries of which a run of ids is made, when neither T1 nor a save asks for it before */
 #define LFS_SIEVES_MAX 72 /* of 2^26 ids each but the first */
 #define LFS_FILTER_BITS 12 /* for each record */
 #define LFS_FILTER_PROBES 6
@@ -185,6 +185,7 @@ typedef struct lfs_runs {
     uint64_t *id_chunks[LFS_TAIL_CHUNKS];
     _Atomic uint64_t id_begin, id_end;
     uint64_t ids_run; /* of so many entries a run is made */
+    _Atomic uint64_t ids_wanted; /* T1 asks for runs of the entries before */
     lfs_id_view *oldest;            /* whoever builds */
     lfs_id_view *_Atomic newest;    /* whoever builds changes it */
     const lfs_id_view *_Atomic held; /* T1 says at which it looks */
