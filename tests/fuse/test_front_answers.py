@@ -106,6 +106,35 @@ def test_everything_is_there_the_moment_close_returns(ledger: Mounted) -> None:
     assert ledger.transactions() == before + WRITERS * FILES
 
 
+# Argument: the inbox, a prefix, how many. A program of its own, for the mount tells a crowd by who writes.
+CREATE = """
+import os, sys
+for number in range(int(sys.argv[3])):
+    name = f"{sys.argv[2]}-{number}.json"
+    with open(os.path.join(sys.argv[1], name), "wb", buffering=0) as file:
+        file.write(b'{"id":"%b","debit":"acc_001","credit":"acc_002","amount":"1.00"}' % name.encode())
+"""
+
+
+def test_a_crowd_and_all_others_beside_it(ledger: Mounted) -> None:
+    """SEMANTICS 1.2: commits wait a moment for each other (ADR 59), nobody waits for the crowd to end, nothing is lost or mixed up."""
+    before = ledger.transactions()
+    inbox, programs, files = ledger / "inbox", 16, 60
+    commands = [[sys.executable, "-c", CREATE, inbox, f"crowd-{number}", str(files)] for number in range(programs)]
+    crowd = [subprocess.Popen(command) for command in commands]
+    lines = "".join(json.dumps(pay(id=f"line-{number}")) + "\n" for number in range(5_000))
+    ledger.drop("lines.ndjson", lines)
+    ledger.drop("all.batch.json", [pay(id=f"batch-{number}") for number in range(100)])
+    for number in range(20):
+        ledger.drop(f"alone-{number}.json", pay(id=f"alone-{number}.json"))
+        look(ledger, f"alone-{number}.json", 0)
+        assert (ledger / "accounts/acc_001/balance.json").read_bytes()
+    assert [program.wait(WAIT_SECONDS) for program in crowd] == [0] * programs
+    assert ledger.transactions() == before + programs * files + 5_000 + 100 + 20
+    for number in range(programs):
+        look(ledger, f"crowd-{number}-{files - 1}.json", 0)
+
+
 def test_a_slow_python_is_waited_for_by_who_looks(tmp_path: Path) -> None:
     """SEMANTICS 1.2, SEMANTICS 1.5: and by nobody else. While it stands still, files are acknowledged all the same."""
     with slow(tmp_path) as mounted:

@@ -12,6 +12,8 @@
 #define SMALL_BYTES 4096 /* of a submission that a group waits for */
 #define SMALL_GROUP 256 /* intents of a group that waits for one */
 #define LONE_BYTES 1024 /* of a submission that T2 judges: it never fills a group, which T2 could not hand to itself */
+#define GATHER_NS 50000 /* that T2 waits for more files of a crowd: a group costs the same, however many are in it */
+#define GATHER_ENOUGH 16 /* submissions */
 
 int lfs_fail_api(lfs_engine *e, const char *format, ...) {
     va_list args;
@@ -258,7 +260,7 @@ static void park(lfs_engine *e) {
 /* Under the lock. The writer waits and there is something for it; but a few small submissions that are queued already come along: judging one costs a
  * fiftieth of what a group of its own does. */
 static int is_due(const lfs_engine *e) {
-    if (e->lent || !writer_idle(e)) return 0;
+    if (e->lent || e->gathering || !writer_idle(e)) return 0;
     if (!is_open(e)) return e->state_wanted && !e->pause_wanted;
     return e->pause_wanted || !e->queue || e->queue->len > SMALL_BYTES || e->ledger.group->intents >= SMALL_GROUP;
 }
@@ -282,9 +284,13 @@ static void judge(lfs_engine *e, lfs_ticket *t) {
     g->tickets_tail = &t->next;
 }
 
+/* What is open leaves T2 room for small submissions. */
+static int is_small(const lfs_group *g) { return g->intents < SMALL_GROUP && g->used < LFS_GROUP_BYTES / 8; }
+
 /* The same. T1 sleeps, T2 has nothing to write, and a small submission comes: T2 wakes for it, not T1, and judges it in T1's place. */
 static int is_lone(const lfs_engine *e) {
-    return e->parked && !e->lent && !is_open(e) && writer_idle(e) && e->queue && e->queue->len <= LONE_BYTES && !e->pause_wanted && !e->tick_wanted;
+    if (!e->parked || e->lent || !writer_idle(e) || !is_small(e->ledger.group)) return 0;
+    return e->queue && e->queue->len <= LONE_BYTES && !e->pause_wanted && !e->tick_wanted;
 }
 
 /* The same, which is let go meanwhile. T2: what is T1's is lent to us. */
@@ -298,6 +304,27 @@ static void judge_lone(lfs_engine *e) {
     }
     e->lent = 0;
     close_group(e);
+    if (has_to_apply(e)) pthread_cond_signal(&e->to_apply);
+}
+
+/* The same. A group was written, and the next is closed at once, but when a crowd writes small files: of what that costs T2 most is the same for one and for ten. */
+static int is_worth_waiting(lfs_engine *e) {
+    return e->inflight_tickets < GATHER_ENOUGH && e->inflight_bytes <= GATHER_ENOUGH * LONE_BYTES && lfs_front_crowded(e);
+}
+
+/* The same; who waited for the group before has been answered. Nobody is woken for what comes meanwhile. */
+static void gather(lfs_engine *e) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += GATHER_NS;
+    if (until.tv_nsec >= (long)LFS_NS_PER_S) until.tv_sec++, until.tv_nsec -= (long)LFS_NS_PER_S;
+    while (e->inflight_tickets < GATHER_ENOUGH && !e->stopping && !pthread_cond_clockwait(&e->to_write, &e->lock, CLOCK_MONOTONIC, &until)) continue;
+    e->gathering = 0;
+    if (is_lone(e)) {
+        judge_lone(e);
+        return;
+    }
+    if (e->parked && is_due(e)) close_group(e);
     if (has_to_apply(e)) pthread_cond_signal(&e->to_apply);
 }
 
@@ -334,17 +361,20 @@ static void *write_loop(void *context) {
         complete(e, g, unattended, files_unattended);
         e->writing = NULL;
         lfs_proofs_answer(e);
+        e->gathering = is_worth_waiting(e);
         if (e->parked && is_due(e)) close_group(e); /* T1 need not be woken, to wake us */
-        else if (has_to_apply(e)) pthread_cond_signal(&e->to_apply);
+        else if (!e->gathering && has_to_apply(e)) pthread_cond_signal(&e->to_apply);
         if (soon && !e->spare_ready && !e->zero_wanted && !e->failure_code) {
             e->zero_wanted = 1;
             pthread_cond_signal(&e->to_zero);
         }
         if (e->front) lfs_front_answer_ready(e);
-        if (!e->socket || !lfs_socket_due(e)) continue;
-        pthread_mutex_unlock(&e->lock);
-        lfs_socket_wake(e);
-        pthread_mutex_lock(&e->lock);
+        if (e->socket && lfs_socket_due(e)) {
+            pthread_mutex_unlock(&e->lock);
+            lfs_socket_wake(e);
+            pthread_mutex_lock(&e->lock);
+        }
+        if (e->gathering) gather(e);
     }
     e->stopping = 3;
     pthread_cond_signal(&e->to_sync);
@@ -476,6 +506,7 @@ uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t) {
         e->inflight_bytes += t->len;
     }
     pthread_cond_t *idle = is_lone(e) ? &e->to_write : e->lent ? NULL : &e->to_apply;
+    if (e->gathering) idle = e->inflight_tickets < GATHER_ENOUGH ? NULL : &e->to_write;
     pthread_mutex_unlock(&e->lock);
     if (idle) pthread_cond_signal(idle); /* who wakes shall find the lock free */
     return number;

@@ -125,7 +125,7 @@ struct lfs_engine {
     pthread_cond_t to_apply, handed, to_write, to_zero, to_hash, hashed, to_sync, quiet;
     pthread_t apply_thread, write_thread, zero_thread, tree_thread, sync_thread;
     int sync, sync_fd, sync_errno; /* see sync.c */
-    int running, stopping, parked, lent, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready, state_wanted, state_due, tree_busy;
+    int running, stopping, parked, lent, gathering, paused, pause_wanted, tick_wanted, zero_wanted, spare_ready, state_wanted, state_due, tree_busy;
     lfs_ticket *queue, **queue_tail, *done, **done_tail;
     lfs_proof *proofs, *proven; /* asked for; answered */
     uint64_t next_ticket, inflight_tickets, inflight_bytes;
@@ -240,6 +240,7 @@ void lfs_front_record(lfs_engine *e, lfs_ticket *tickets);                  /* b
 void lfs_front_tell(lfs_engine *e);                                        /* the same */
 int lfs_front_finished(lfs_engine *e, lfs_ticket *t, int unattended); /* under the engine's lock; 1: it waits for Python */
 void lfs_front_answer_ready(lfs_engine *e);                                       /* the same */
+int lfs_front_crowded(lfs_engine *e); /* are there many programs that create files, one after the other? */
 void lfs_front_lines_finished(lfs_ticket *t);                                     /* the same */
 void lfs_front_end(lfs_engine *e);
 

@@ -17,6 +17,7 @@
 #include "front.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@
 
 #define HEADER_BYTES 4096 /* what libfuse has room for besides the data */
 #define PAGES 256         /* of data, unless the kernel is told otherwise */
+#define EAGER_NS 10000    /* how long T7 looks for the next request of a crowd; those of one file come that soon after each other */
 
 /* -- to Python */
 
@@ -97,11 +99,34 @@ static void keep_pages(uint8_t *bytes, size_t len) {
     if (h->opcode == FUSE_INIT && len >= sizeof *h + offsetof(struct fuse_init_in, flags2)) in->flags &= ~(uint32_t)FUSE_AUTO_INVAL_DATA;
 }
 
+/* Whoever creates a file holds the folder's lock in the kernel from LOOKUP until CREATE is answered. In a crowd all others wait for that lock, and so for what T7
+ * takes to wake; there it looks for the next request for a moment before it sleeps. For one writer that would be time of the processor for nothing. */
+static void set_eager(lfs_front *f, int eager) {
+    int flags = fcntl(f->device, F_GETFL);
+    if (flags >= 0 && !fcntl(f->device, F_SETFL, eager ? flags | O_NONBLOCK : flags & ~O_NONBLOCK)) f->eager = eager;
+}
+
+static ssize_t next_request(lfs_front *f, uint8_t *bytes) {
+    int crowded = lfs_front_crowded(f->engine);
+    uint64_t since = 0;
+    if (crowded != f->eager) set_eager(f, crowded);
+    for (;;) {
+        ssize_t n = read(f->device, bytes, f->buffer_bytes);
+        if (n >= 0 || errno != EAGAIN || !f->eager) return n;
+        uint64_t now = lfs_monotonic();
+        if (!since) since = now;
+        if (now - since < EAGER_NS) continue;
+        struct pollfd device = {f->device, POLLIN, 0};
+        if (poll(&device, 1, -1) < 0) return -1;
+        since = 0;
+    }
+}
+
 static void *front_loop(void *context) {
     lfs_front *f = context;
     uint8_t *bytes = lfs_grow(NULL, f->buffer_bytes);
     while (!f->stopping) {
-        ssize_t n = read(f->device, bytes, f->buffer_bytes);
+        ssize_t n = next_request(f, bytes);
         if (n < 0 && (errno == EINTR || errno == ENOENT)) { /* ENOENT: the request was taken back meanwhile */
             continue;
         } else if (n < (ssize_t)sizeof(struct fuse_in_header)) {

@@ -70,6 +70,10 @@ struct lfs_front {
     lfs_front_file *files[LFS_FRONT_FILES];
     uint64_t last_number;
     uint32_t open, open_max; /* of its own files; how many there may be */
+    uint64_t writers;        /* since crowd_ns: a bit for each program that created a file, or for some of them */
+    _Atomic uint64_t crowd_ns;
+    _Atomic uint32_t crowd; /* programs that did in the time before */
+    int eager;              /* T7's: the device does not let it wait */
     lfs_front_file *handed, **handed_tail;
     lfs_front_lines *lent; /* few: Python has opened them */
     lfs_front_request *requests, **requests_tail; /* to Python */
@@ -97,6 +101,7 @@ void lfs_front_drop(lfs_front *f, const char *text, size_t len);
 lfs_front_file *lfs_front_file_at(lfs_front *f, uint64_t number);
 lfs_front_file *lfs_front_file_new(lfs_front *f, const char *text, size_t len);
 void lfs_front_file_remove(lfs_front *f, lfs_front_file *file); /* out of the tables; the name stays */
+void lfs_front_note_writer(lfs_front *f, uint32_t program);     /* one creates a file; see lfs_front_crowded */
 void lfs_front_hand_over(lfs_front *f, lfs_front_file *file);
 void lfs_front_hand_over_all(lfs_front *f);
 int lfs_front_may_take(const char *text, size_t len);

@@ -75,6 +75,7 @@ static int create(lfs_front *f, const head *h) {
     int mine = !lfs_front_find(f, text, len) && f->open < f->open_max;
     if (mine) {
         lfs_front_file *file = lfs_front_file_new(f, text, len);
+        lfs_front_note_writer(f, h->pid);
         file->uid = h->uid;
         file->gid = h->gid;
         file->append = in->flags & O_APPEND ? 1 : 0;

@@ -50,6 +50,29 @@ lfs_front_file *lfs_front_file_new(lfs_front *f, const char *text, size_t len) {
     return file;
 }
 
+/* -- crowds */
+
+#define CROWD 6                                 /* programs */
+#define CROWD_WINDOW_NS (LFS_NS_PER_S / 200)
+
+void lfs_front_note_writer(lfs_front *f, uint32_t program) {
+    uint64_t now = lfs_monotonic(), since = now - atomic_load_explicit(&f->crowd_ns, memory_order_relaxed);
+    if (since >= CROWD_WINDOW_NS) {
+        atomic_store_explicit(&f->crowd, since < 2 * CROWD_WINDOW_NS ? (uint32_t)__builtin_popcountll(f->writers) : 0, memory_order_relaxed);
+        atomic_store_explicit(&f->crowd_ns, now, memory_order_relaxed);
+        f->writers = 0;
+    }
+    f->writers |= 1ull << (program * 0x9e3779b97f4a7c15ull >> 58);
+}
+
+int lfs_front_crowded(lfs_engine *e) {
+    lfs_front *f = e->front;
+    if (!f || atomic_load_explicit(&f->crowd, memory_order_relaxed) < CROWD) return 0;
+    return lfs_monotonic() - atomic_load_explicit(&f->crowd_ns, memory_order_relaxed) < 2 * CROWD_WINDOW_NS;
+}
+
+/* -- */
+
 void lfs_front_file_remove(lfs_front *f, lfs_front_file *file) {
     lfs_front_file **at = &f->files[file->number % LFS_FRONT_FILES];
     while (*at != file) at = &(*at)->next;
