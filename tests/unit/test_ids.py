@@ -212,8 +212,8 @@ def test_ids_of_many_runs_are_found_through_sieves(pair: Pair) -> None:
     pair.check()
 
 
-def test_a_table_that_was_given_up_is_taken_again(tmp_path: Path) -> None:
-    """Of 64 KiB, so that it is cleared in two steps; what it held is found in runs, and nothing of it is left behind."""
+def test_what_a_table_held_that_was_given_up_is_found(tmp_path: Path) -> None:
+    """In runs, whatever is in which of the two tables when it is asked for."""
     root = tmp_path / "store"
     (root / "journal").mkdir(parents=True)
     Engine.create(root, ORIGIN, segment_bytes=SEGMENT_BYTES, now_ns=NOW)

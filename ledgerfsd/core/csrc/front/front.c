@@ -141,7 +141,7 @@ static void *front_loop(void *context) {
     return NULL;
 }
 
-/* It waits in read(): poll() before it would cost two calls more for most requests of a lone writer. So it takes a signal to stop it, one that does no harm
+/* But for crowds it waits in read(): poll() before it would cost two calls more for most requests of a lone writer. So it takes a signal to stop it, one that does no harm
  * when somebody else sends it. */
 static void interrupt(int number) { (void)number; }
 

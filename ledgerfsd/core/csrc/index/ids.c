@@ -71,39 +71,18 @@ static const lfs_id_view *view_take(lfs_runs *r) {
 
 /* -- tables */
 
-#define CLEAR_STEP (32u << 10)
-
-static size_t table_bytes(const lfs_table *t) { return t->slots ? sizeof *t->slots << t->bits : 0; }
-
-/* So many bytes of the table that was given up, which is to be the next. A new one would be memory that the kernel must find in one piece, and clear. */
-static void clear_spare(lfs_ledger *l, size_t bytes) {
-    if (bytes > l->ids_unclean) bytes = l->ids_unclean;
-    l->ids_unclean -= bytes;
-    memset((uint8_t *)l->ids_spare.slots + l->ids_unclean, 0, bytes);
-}
-
 static void give_up_older(lfs_ledger *l) {
-    lfs_table_free(&l->ids_spare);
-    l->ids_spare = l->ids_before;
-    l->ids_spare.used = 0;
-    l->ids_unclean = table_bytes(&l->ids_spare);
-    memset(&l->ids_before, 0, sizeof l->ids_before);
+    lfs_table_free(&l->ids_before);
     l->ids_before_from = l->ids_from;
 }
 
 static void turn_over(lfs_ledger *l) {
     unsigned bits = 12;
-    while (l->ids_most > (3ull << bits) / 4) bits++; /* as large as it will be, so that it does not grow step by step */
     give_up_older(l);
     l->ids_before = l->ids;
+    memset(&l->ids, 0, sizeof l->ids);
     l->ids_from = l->next_index;
-    if (l->ids_spare.bits != bits) {
-        lfs_table_free(&l->ids_spare);
-        l->ids_unclean = 0;
-    }
-    clear_spare(l, l->ids_unclean);
-    l->ids = l->ids_spare;
-    memset(&l->ids_spare, 0, sizeof l->ids_spare);
+    while (l->ids_most > (3ull << bits) / 4) bits++; /* as large as it will be, so that it does not grow step by step */
     lfs_table_reserve(&l->ids, (3ull << bits) / 4);
     atomic_store(&l->runs->ids_wanted, l->ids_from);
 }
@@ -115,7 +94,6 @@ static void turn_over(lfs_ledger *l) {
 void lfs_ids_settle(lfs_ledger *l) {
     lfs_runs *r = l->runs;
     if (!r) return;
-    if (l->ids_unclean) clear_spare(l, CLEAR_STEP);
     int full = l->ids.used >= l->ids_most;
     if (!full && l->ids.used > l->ids_most / FIRST_SHARE) lfs_table_reserve(&l->ids, l->ids_most - l->ids.used);
     if (l->older == atomic_load_explicit(&r->newest, memory_order_acquire) && !full) return;

@@ -278,9 +278,7 @@ void lfs_read_indexes(lfs_engine *e, lfs_index_counts *out) {
         }
     for (int kind = 0; kind < LFS_RUN_KINDS; kind++) out->files += r->list[kind].n;
     for (uint32_t i = 0; i < r->n_sieves; i++) out->id_memory += r->sieves[i].lines * LFS_FILTER_LINE;
-    const lfs_table *tables[] = {&e->ledger.ids, &e->ledger.ids_before, &e->ledger.ids_spare};
-    for (int i = 0; i < 3; i++) out->id_memory += tables[i]->slots ? 8ull << tables[i]->bits : 0;
-    out->id_memory += 8 * (r->id_end - r->id_begin);
+    out->id_memory += (8ull << e->ledger.ids.bits) + (e->ledger.ids_before.slots ? 8ull << e->ledger.ids_before.bits : 0) + 8 * (r->id_end - r->id_begin);
     out->unindexed = r->end - r->begin;
     out->covered = r->list[LFS_POSTINGS].covered;
     pthread_rwlock_unlock(&r->lock);

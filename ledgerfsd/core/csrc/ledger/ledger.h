@@ -103,8 +103,6 @@ typedef struct lfs_ledger {
     uint32_t n_accounts, accounts_max;
     lfs_table names;
     lfs_table ids, ids_before; /* the newest ids: those of the entries from ids_from on, and those before them from ids_before_from on */
-    lfs_table ids_spare;       /* the next one: empty but for its first ids_unclean bytes */
-    size_t ids_unclean;
     uint64_t ids_from, ids_before_from, ids_most; /* ids_most: so many in a table, then another is begun */
     struct lfs_runs *runs; /* where older ids are; NULL: all are in `ids` */
     const struct lfs_id_view *older; /* what of the runs is looked at now: the first n_older, which hold ids that the tables do not */

@@ -271,7 +271,6 @@ void lfs_ledger_free(lfs_ledger *l) {
     lfs_table_free(&l->names);
     lfs_table_free(&l->ids);
     lfs_table_free(&l->ids_before);
-    lfs_table_free(&l->ids_spare);
     free(l->holds);
     free(l->reversed);
     free(l->due);
