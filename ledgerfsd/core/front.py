@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ledgerfsd.core import _core
-from ledgerfsd.core.engine import Completion, Engine
+from ledgerfsd.core.engine import Engine
+from ledgerfsd.core.values import Completion
 
 ffi: Any = _core.ffi
 lib: Any = _core.lib

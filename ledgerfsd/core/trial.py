@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from ledgerfsd.core import _core
-from ledgerfsd.core.engine import CLASSES, Engine
+from ledgerfsd.core.engine import Engine
+from ledgerfsd.core.values import CLASSES
 
 ffi: Any = _core.ffi
 lib: Any = _core.lib

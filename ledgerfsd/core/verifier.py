@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ledgerfsd import limits
 from ledgerfsd.core import _core
-from ledgerfsd.core.engine import account_of
+from ledgerfsd.core.values import account_of
 from ledgerfsd.errors import StoreError
 from ledgerfsd.types import Account, Counts
 

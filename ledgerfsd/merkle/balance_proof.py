@@ -24,8 +24,8 @@ from ledgerfsd.types import Account
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ledgerfsd.core.engine import StateProof
-    from ledgerfsd.core.engine import Sums as EngineSums
+    from ledgerfsd.core.values import StateProof
+    from ledgerfsd.core.values import Sums as EngineSums
     from ledgerfsd.merkle.checkpoint import Checkpoint
     from ledgerfsd.merkle.note import Verifier
 

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from ledgerfsd.clock import NS_PER_DAY, format_date
-from ledgerfsd.core.engine import Attending
+from ledgerfsd.core.values import Attending
 from ledgerfsd.service import render
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from ledgerfsd.types import Mode
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ledgerfsd.core.engine import Completion
+    from ledgerfsd.core.values import Completion
     from ledgerfsd.service.inbox import Inbox, InboxFile
 
 SPACE: Final = b" \t\r\n"  # FORMAT, section 2

@@ -30,7 +30,7 @@ from ledgerfsd.service.receipt_text import REFUSED, Outcome, cause, merged, outc
 from ledgerfsd.types import Mode
 
 if TYPE_CHECKING:
-    from ledgerfsd.core.engine import Completion
+    from ledgerfsd.core.values import Completion
     from ledgerfsd.service.inbox import Inbox, InboxFile
     from ledgerfsd.service.ledger import Ticket
 

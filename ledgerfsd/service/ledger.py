@@ -16,7 +16,8 @@ import trio
 
 from ledgerfsd import limits
 from ledgerfsd.clock import Clock, SystemClock
-from ledgerfsd.core.engine import Completion, Engine, StateProof
+from ledgerfsd.core.engine import Engine
+from ledgerfsd.core.values import Completion, StateProof
 from ledgerfsd.errors import BY_NAME, Refused
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.service import system

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
-    from ledgerfsd.core.engine import Completion
+    from ledgerfsd.core.values import Completion
 
 # 50 microseconds to 25 seconds: from less than one sync of a fast disk to nearly limits.WAIT_SECONDS_MAX.
 BUCKETS: Final = tuple(scale * step for scale in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0) for step in (1, 2.5, 5))[

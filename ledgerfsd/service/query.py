@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from ledgerfsd import limits
-from ledgerfsd.core.engine import By
+from ledgerfsd.core.values import By
 from ledgerfsd.service import render
 from ledgerfsd.service.months import Months
 from ledgerfsd.service.statements import STATEMENTS_MAX, Cache, Statement

@@ -13,8 +13,8 @@ from typing import Final
 import lmdb
 
 from ledgerfsd import limits
-from ledgerfsd.core.engine import CLASSES, SIDES, STATUSES
 from ledgerfsd.core.pure import runs
+from ledgerfsd.core.values import CLASSES, SIDES, STATUSES
 from ledgerfsd.errors import DamageError
 from ledgerfsd.journal.fsck import Check, Finding, Summary
 from ledgerfsd.journal.layout import Layout

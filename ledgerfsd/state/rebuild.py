@@ -8,7 +8,7 @@ import struct
 import lmdb
 
 from ledgerfsd import limits
-from ledgerfsd.core.engine import Recovery
+from ledgerfsd.core.values import Recovery
 from ledgerfsd.errors import StoreError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.journal.layout import Layout

@@ -26,7 +26,7 @@ import lmdb
 import xxhash
 
 from ledgerfsd import limits
-from ledgerfsd.core.engine import SavedState
+from ledgerfsd.core.values import SavedState
 from ledgerfsd.errors import StoreError
 
 FORMAT: Final = b"1"

@@ -45,8 +45,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 import trio
 
-from ledgerfsd.core.engine import Attending
 from ledgerfsd.core.kernel import HeldBalances
+from ledgerfsd.core.values import Attending
 from ledgerfsd.vfs import nodes
 from ledgerfsd.vfs.contents import GROWING
 from ledgerfsd.vfs.nodes import Fixed, Kind

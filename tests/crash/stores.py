@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ledgerfsd.core.engine import Completion, Engine
+from ledgerfsd.core.engine import Engine
+from ledgerfsd.core.values import Completion
 from ledgerfsd.journal.layout import Layout, lock
 from ledgerfsd.journal.stream import Stream
 from ledgerfsd.state import check

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ledgerfsd.core.engine import Completion
+from ledgerfsd.core.values import Completion
 from ledgerfsd.errors import LedgerError
 from ledgerfsd.journal import layout as layouts
 from ledgerfsd.journal.layout import Layout, lock

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ledgerfsd.core.engine import By, Engine, SavedState
+from ledgerfsd.core.engine import Engine
+from ledgerfsd.core.values import By, SavedState
 from ledgerfsd.errors import DamageError
 from ledgerfsd.journal.layout import Layout, create
 from ledgerfsd.state.opening import OpenStore, open_store

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ledgerfsd.core.engine import SavedState
+from ledgerfsd.core.values import SavedState
 from ledgerfsd.errors import DamageError, StoreError
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.state import projector as projectors

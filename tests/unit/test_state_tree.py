@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledgerfsd.core import hashing
-from ledgerfsd.core.engine import Engine, StateProof
+from ledgerfsd.core.engine import Engine
 from ledgerfsd.core.hashing import mth, sha256
 from ledgerfsd.core.pure import state_tree
 from ledgerfsd.core.pure.ledger import Ledger
 from ledgerfsd.core.pure.state_tree import Node, StateTree, Sums, Total
+from ledgerfsd.core.values import StateProof
 from ledgerfsd.core.verifier import Applied, Verifier
 from ledgerfsd.journal.fsck import Check
 from ledgerfsd.journal.layout import Layout

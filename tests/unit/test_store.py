@@ -8,7 +8,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from ledgerfsd.core.engine import SavedState
+from ledgerfsd.core.values import SavedState
 from ledgerfsd.errors import DamageError
 from ledgerfsd.journal.layout import Layout
 from ledgerfsd.journal.tree import leaf_hash

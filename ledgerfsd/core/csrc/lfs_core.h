@@ -1,7 +1,7 @@
 /* The commit engine as Python sees it (typed face: ledgerfsd/core/engine.py). Formats: docs/FORMAT.md.
  *
- * Threads. T1 (apply.c, driven by engine.c) parses and judges intents in the order of their submission and renders entries into
- * the open group. T2 (engine.c) hashes and seals a closed group, writes it, syncs it, brings the projections up to date, publishes
+ * Threads. T1 (apply.c, driven by groups.c) parses and judges intents in the order of their submission and renders entries into
+ * the open group. T2 (groups.c) hashes and seals a closed group, writes it, syncs it, brings the projections up to date, publishes
  * it and completes its submissions. T3 zeroes the next segment. T4 (roots.c) hashes changed accounts for the
  * state root. While T2 has group N in hand, T1 fills group N+1; it is closed as
  * soon as T2 is free. Under load T8 (sync.c) syncs group N while T2 hashes group N+1. A lone submission is judged by T2 while T1 sleeps (ADR 50). Intents also come from T5 (socket.c) and T7 (front.c). Readers see published state only. */

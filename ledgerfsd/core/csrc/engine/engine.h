@@ -176,6 +176,7 @@ int lfs_segment_begin(lfs_engine *e, uint64_t first_index, uint64_t base);
 int lfs_segment_add(lfs_engine *e, int fd, uint64_t first_index, uint64_t base);
 const lfs_segment *lfs_segment_at(lfs_engine *e, uint64_t offset);
 int lfs_spare_make(lfs_engine *e);
+void *lfs_zero_loop(void *context);
 int lfs_write_all(int fd, const uint8_t *bytes, size_t len, uint64_t at);
 void lfs_rooms(lfs_engine *e, uint32_t entries);
 int lfs_project(lfs_engine *e, const lfs_batch *batch);
@@ -215,18 +216,23 @@ void lfs_process(lfs_engine *e, lfs_ticket *t);
 lfs_result *lfs_result_add(lfs_ticket *t);
 
 /* engine.c */
+void lfs_turn_read_only(lfs_engine *e, int code, const char *why); /* for good; the first reason stays */
+
+/* groups.c */
+void lfs_group_take(lfs_engine *e, lfs_group *g); /* it is the open one from now on */
 void lfs_hand_over(lfs_engine *e); /* T1: close the open group, take another; waits while three are under way */
 int lfs_writer_idle(lfs_engine *e);
 lfs_group *lfs_next_group(lfs_engine *e);
-void lfs_turn_read_only(lfs_engine *e, int code, const char *why); /* for good; the first reason stays */
+uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t); /* a list of them, under one lock; the number of the first */
+void *lfs_apply_loop(void *context);
+void *lfs_write_loop(void *context);
 
+/* ticket.c */
 lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the data is copied */
 lfs_ticket *lfs_ticket_take(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the same, for what may be long */
 lfs_ticket *lfs_ticket_join(lfs_engine *e, const uint8_t *head, size_t head_len, const uint8_t *data, size_t data_len, const char *source, uint32_t first_line); /* both in a row */
 void lfs_text_return(lfs_engine *e, lfs_ticket *t); /* T1: it is judged, and nothing points into its text */
 void lfs_texts_free(lfs_engine *e);                 /* under the lock */
-uint64_t lfs_enqueue(lfs_engine *e, lfs_ticket *t); /* a list of them, under one lock; the number of the first */
-int lfs_unattended(lfs_engine *e, unsigned bits); /* what is published now may be answered without asking Python, if these are all that matter */
 
 /* socket.c */
 int lfs_socket_finished(lfs_engine *e, lfs_ticket *t, int unattended); /* under the engine's lock; 1: it waits for Python */
@@ -260,7 +266,7 @@ const uint8_t *lfs_entry_time(const uint8_t *bytes, uint32_t len); /* 30 bytes; 
 int lfs_entry_ns(lfs_engine *e, uint64_t index, uint64_t *ns);     /* the booking time; -1: not there */
 int lfs_balance_text(lfs_engine *e, const lfs_account_view *account, uint8_t out[LFS_BALANCE_BYTES], uint64_t *ns);
 
-/* recover.c */
+/* open.c */
 int lfs_hash_is(lfs_text text, const uint8_t hash[32]);
 int lfs_mark_write(lfs_engine *e, uint8_t *mark);
 
@@ -273,6 +279,7 @@ static inline void lfs_saver_tell(lfs_engine *e) {
 }
 
 /* read.c */
+int lfs_unattended(lfs_engine *e, unsigned bits); /* what is published now may be answered without asking Python, if these are all that matter */
 const uint8_t *lfs_entry_at(lfs_engine *e, uint64_t index, uint32_t *len);
 const lfs_segment *lfs_segment_of(lfs_engine *e, uint64_t index);
 int64_t lfs_previous_of(lfs_engine *e, const lfs_info *info, uint64_t index); /* the account's entry before this one; -1: none */

@@ -132,6 +132,24 @@ int lfs_spare_make(lfs_engine *e) {
     return 0;
 }
 
+/* T3 */
+void *lfs_zero_loop(void *context) {
+    lfs_engine *e = context;
+    pthread_mutex_lock(&e->lock);
+    for (;;) {
+        while (!e->zero_wanted && !e->stopping) pthread_cond_wait(&e->to_zero, &e->lock);
+        if (e->stopping) break;
+        pthread_mutex_unlock(&e->lock);
+        int made = lfs_spare_make(e) == 0; /* if not, the writer tries for itself when it needs one, and reports why not */
+        pthread_mutex_lock(&e->lock);
+        e->spare_ready = made;
+        e->zero_wanted = !made ? -1 : 0; /* -1: do not try again in this life */
+        while (e->zero_wanted < 0 && !e->stopping) pthread_cond_wait(&e->to_zero, &e->lock);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
 int lfs_segment_begin(lfs_engine *e, uint64_t first_index, uint64_t base) {
     char name[40];
     snprintf(name, sizeof name, "%020llu.seg", (unsigned long long)first_index);

@@ -5,7 +5,7 @@
  *
  * A file of its own takes this way (ADR 36):
  *
- *   CREATE → NEW → WRITE of a whole document: lfs_enqueue → WAITING → T1, T2 (T2 alone: ADR 50) → complete() in engine.c puts it into `finished`
+ *   CREATE → NEW → WRITE of a whole document: lfs_enqueue → WAITING → T1, T2 (T2 alone: ADR 50) → complete() in groups.c puts it into `finished`
  *   → Python, once a group commit: lfs_front_hold → tells the mount what changed → lfs_front_take, receipts and names → lfs_front_deliver
  *   → the WRITE is answered: JUDGED → FLUSH repeats it → RELEASE frees it
  *

@@ -3,7 +3,7 @@
  * It reads whole lines, queues them as submissions of their own, and writes answers out when the submissions are handed back. A
  * submission takes this way:
  *
- *   T5 lfs_enqueue → T1, T2 → complete() in engine.c puts it into `finished`
+ *   T5 lfs_enqueue → T1, T2 → complete() in groups.c puts it into `finished`
  *   → Python: lfs_socket_hold (what is finished now) → tells the mount what changed → lfs_socket_deliver → T5 writes the answers
  *
  * so an answer is given only after every file shows what it answers (SEMANTICS, 16.2), at one call into Python for a whole group

@@ -184,7 +184,7 @@ lfs_hold *lfs_hold_put(lfs_ledger *l, const lfs_hold *hold);
 int lfs_reversed(const lfs_ledger *l, uint64_t tx);
 void lfs_reversed_put(lfs_ledger *l, uint64_t tx);
 void lfs_due_push(lfs_ledger *l, uint64_t expires_ns, uint32_t index);
-lfs_due lfs_due_pop(lfs_ledger *l); /* the soonest; there must be one. In apply.c */
+lfs_due lfs_due_pop(lfs_ledger *l); /* the soonest; there must be one. In apply_holds.c */
 uint32_t lfs_currency_find(const lfs_ledger *l, lfs_text code);
 void lfs_currency_add(lfs_ledger *l, lfs_text code, unsigned decimals);
 
