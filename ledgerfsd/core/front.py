@@ -97,7 +97,9 @@ class Lent(NamedTuple):
     line: int
     pending: bytes
     refused: bool  # an intent was, of a submission that has finished
-    sent: list[tuple[int, int, int]]  # submissions: ticket, when it was asked for (monotonic, ns), bytes
+    sent: list[
+        tuple[int, int, int]
+    ]  # submissions, as one or two: ticket, when the last was asked for (monotonic, ns), bytes
 
 
 class Addresses(NamedTuple):

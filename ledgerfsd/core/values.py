@@ -83,9 +83,7 @@ class Completion:
 
     def __init__(self, handle: Any, *, owned: bool = True) -> None:
         self._handle = ffi.gc(handle, lib.lfs_ticket_free) if owned else handle
-        results = ffi.new("const lfs_result **")
-        self._count: int = lib.lfs_ticket_results(handle, results)
-        self._results = results[0]
+        self._count: int = lib.lfs_ticket_count(handle)
         self.ticket: int = lib.lfs_ticket_number(handle)
         self.lines: int = lib.lfs_ticket_lines(handle)  # lines consumed, empty ones included
 
@@ -95,10 +93,11 @@ class Completion:
     def __getitem__(self, position: int) -> Result:
         if not 0 <= position < self._count:
             raise IndexError(position)
-        raw = self._results[position]
+        name = ffi.new("const char **")
+        raw = lib.lfs_ticket_result(self._handle, position, name)
         field = FIELDS[raw.field] if 30 <= raw.code <= 52 else ""
         if raw.name:
-            field = ffi.string(lib.lfs_ticket_name(self._handle, raw.name)).decode("utf-8", "replace")
+            field = ffi.string(name[0]).decode("utf-8", "replace")
         return Result(raw.code, bool(raw.duplicate), raw.line, raw.offset, field, raw.index, raw.tx, raw.block)
 
     def runs(self) -> Iterator[Run]:

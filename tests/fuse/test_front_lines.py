@@ -8,6 +8,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,31 @@ def test_a_refused_write_that_comes_again_is_known(mounted: Daemon, tmp_path: Pa
     assert numbers == sorted(set(numbers))
     assert [result["line"] for result in receipt if result["code"] == "bad_json"] == [6_001]
     assert ledger.transactions() - before == sum(result["status"] == "committed" for result in receipt)
+
+
+def test_each_refusal_names_what_was_wrong_with_it(mounted: Daemon, tmp_path: Path) -> None:
+    """SEMANTICS 4.3: also where several were on their way when the first was found; the core hands them back as one."""
+    ledger = with_accounts(mounted, tmp_path / "work")
+    line = json.dumps(pay("0.01", debit="float")).encode() + b"\n"
+    most = 0
+    for number in range(20):
+        lines = [line] * 6_000
+        wrong = {at: f"surprise_{number}_{at}" for at in range(1_500, 6_000, 700)}
+        for at, member in wrong.items():
+            lines[at - 1] = json.dumps(pay("0.01", debit="float", **{member: "x"})).encode() + b"\n"
+        text = b"".join(lines)
+        descriptor = os.open(ledger / f"inbox/names-{number}.ndjson", os.O_WRONLY | os.O_CREAT)
+        with suppress(OSError):
+            for begin in range(0, len(text), LARGE):
+                os.write(descriptor, text[begin : begin + LARGE])
+        with suppress(OSError):
+            os.close(descriptor)
+        receipt = ledger.receipt(f"names-{number}.ndjson")
+        refused = [(each["line"], each["field"]) for each in receipt if each["code"] == "unknown_field"]
+        assert refused == [(at, wrong[at]) for at in sorted(wrong)[: len(refused)]]
+        assert refused
+        most = max(most, len(refused))
+    assert most > 1, "never were two on their way"
 
 
 def test_names_that_come_and_go_meanwhile(mounted: Daemon, tmp_path: Path) -> None:

@@ -73,15 +73,15 @@ void lfs_drain(lfs_engine *e);
 /* "" or why the ledger is read-only. */
 const char *lfs_failure(lfs_engine *e);
 uint64_t lfs_inflight_bytes(lfs_engine *e);
-/* The oldest finished submission, or NULL. The caller frees it. */
+/* The oldest finished submission, or NULL. The caller frees it. Those of a lent file may be several that go as one: then positions and counts are of all. */
 lfs_ticket *lfs_take(lfs_engine *e);
 void lfs_ticket_free(lfs_ticket *t);
 uint64_t lfs_ticket_number(const lfs_ticket *t);
-uint32_t lfs_ticket_results(const lfs_ticket *t, const lfs_result **results);
+uint32_t lfs_ticket_count(const lfs_ticket *t); /* of results */
+const lfs_result *lfs_ticket_result(const lfs_ticket *t, uint32_t position, const char **name); /* NULL: there is none. name: of the member that is unknown, or "" */
 uint32_t lfs_ticket_lines(const lfs_ticket *t);
 uint32_t lfs_ticket_committed(const lfs_ticket *t);
 int64_t lfs_ticket_refused(const lfs_ticket *t); /* position of the first refused result, or -1 */
-const char *lfs_ticket_name(const lfs_ticket *t, uint32_t name);
 const char *lfs_field_name(uint8_t field);
 /* Positions where a run of equal outcome begins (see types.Run); returns how many there are. */
 uint32_t lfs_ticket_runs(const lfs_ticket *t, uint32_t *starts, uint32_t cap);
@@ -156,15 +156,15 @@ typedef struct { /* an open *.ndjson that Python lends (see front_lines.c) */
     uint32_t n_pending;
     const char *source;
 } lfs_front_loan;
-typedef struct { uint64_t number, asked_ns, size; } lfs_front_sent; /* a submission */
+typedef struct { uint64_t number, asked_ns, size; } lfs_front_sent; /* submissions that come to lfs_take as one; asked_ns: of the last */
 typedef struct { /* how it comes back: as it was lent, WRITEs further */
     uint64_t position;
     uint32_t line, n_pending, n_sent;
     int refused; /* an intent was, of a submission that is finished */
     const uint8_t *pending;
-    const lfs_front_sent *sent; /* all that were made, finished or not */
+    const lfs_front_sent *sent; /* all that were made, finished or not: one, or two of about equal size */
 } lfs_front_lent;
-/* 1; 0: there is no front. Then lfs_front_recall; NULL: it was not lent. What was finished meanwhile comes to lfs_take from now on, what is not as it is. */
+/* 1; 0: there is no front. Then lfs_front_recall; NULL: it was not lent. What was sent comes to lfs_take from then on. */
 int lfs_front_lend(lfs_engine *e, const lfs_front_loan *loan);
 const lfs_front_lent *lfs_front_recall(lfs_engine *e, uint64_t handle);
 void lfs_front_lent_free(const lfs_front_lent *lent);

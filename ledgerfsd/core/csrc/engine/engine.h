@@ -65,7 +65,12 @@ struct lfs_ticket {
     int ids_required;    /* an intent without an id is refused: two connections may send the same line */
     uint64_t connection; /* of the socket (see socket.c), 0: Python's */
     struct lfs_front_file *front; /* of the front (see front.c), or NULL */
-    struct lfs_front_lines *lines_of; /* the file that is lent to the front (see front_lines.c), or NULL. Under the lock */
+    /* Of a file that is lent to the front (see front_lines.c), under the lock: while it is lent, the file and whether this is finished; then those that Python
+     * gets as one, in a chain, when the last of them is finished. */
+    struct lfs_front_lines *lines_of;
+    int finished;
+    lfs_ticket *head, *more; /* the first of the chain; the next */
+    uint32_t left;           /* of the first: how many of the chain are not finished */
     lfs_result *results;
     uint32_t n, size;
     char *names; /* of unknown members, each with its final zero */
@@ -231,6 +236,7 @@ void *lfs_write_loop(void *context);
 lfs_ticket *lfs_ticket_new(const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the data is copied */
 lfs_ticket *lfs_ticket_take(lfs_engine *e, const uint8_t *data, size_t len, const char *source, uint32_t first_line); /* the same, for what may be long */
 lfs_ticket *lfs_ticket_join(lfs_engine *e, const uint8_t *head, size_t head_len, const uint8_t *data, size_t data_len, const char *source, uint32_t first_line); /* both in a row */
+const char *lfs_ticket_name(const lfs_ticket *t, uint32_t name); /* of this one's results */
 void lfs_text_return(lfs_engine *e, lfs_ticket *t); /* T1: it is judged, and nothing points into its text */
 void lfs_texts_free(lfs_engine *e);                 /* under the lock */
 

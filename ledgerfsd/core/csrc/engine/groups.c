@@ -99,7 +99,7 @@ static void complete(lfs_engine *e, lfs_group *g, int unattended, int files_unat
         e->inflight_tickets--;
         e->inflight_bytes -= t->len;
     }
-    for (lfs_ticket *t = g->tickets, *next; t; t = next) {
+    for (lfs_ticket *t = g->tickets, *next, *whole; t; t = next) {
         next = t->next;
         if (t->connection) {
             ask |= lfs_socket_finished(e, t, unattended);
@@ -113,10 +113,12 @@ static void complete(lfs_engine *e, lfs_group *g, int unattended, int files_unat
             lfs_front_lines_finished(t);
             continue;
         }
+        whole = t->head ? t->head : t;
+        if (t->head && --whole->left) continue;
         ask = 1;
-        t->next = NULL;
-        *e->done_tail = t;
-        e->done_tail = &t->next;
+        whole->next = NULL;
+        *e->done_tail = whole;
+        e->done_tail = &whole->next;
     }
     if (!e->inflight_tickets) pthread_cond_broadcast(&e->quiet);
     if (!ask) return;

@@ -65,30 +65,47 @@ void lfs_texts_free(lfs_engine *e) {
 }
 
 void lfs_ticket_free(lfs_ticket *t) {
-    free(t->data);
-    free(t->results);
-    free(t->names);
-    free(t);
+    for (lfs_ticket *more; t; t = more) {
+        more = t->more;
+        free(t->data);
+        free(t->results);
+        free(t->names);
+        free(t);
+    }
 }
 
 uint64_t lfs_ticket_number(const lfs_ticket *t) { return t->number; }
 
-uint32_t lfs_ticket_results(const lfs_ticket *t, const lfs_result **results) {
-    *results = t->results;
-    return t->n;
+uint32_t lfs_ticket_count(const lfs_ticket *t) {
+    uint32_t n = 0;
+    for (; t; t = t->more) n += t->n;
+    return n;
 }
 
-uint32_t lfs_ticket_lines(const lfs_ticket *t) { return t->lines; }
+const lfs_result *lfs_ticket_result(const lfs_ticket *t, uint32_t position, const char **name) {
+    for (; t && position >= t->n; t = t->more) position -= t->n;
+    if (!t) return NULL;
+    *name = lfs_ticket_name(t, t->results[position].name);
+    return &t->results[position];
+}
+
+uint32_t lfs_ticket_lines(const lfs_ticket *t) {
+    uint32_t n = 0;
+    for (; t; t = t->more) n += t->lines;
+    return n;
+}
 
 uint32_t lfs_ticket_committed(const lfs_ticket *t) {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < t->n; i++) n += t->results[i].code == 0;
+    for (; t; t = t->more)
+        for (uint32_t i = 0; i < t->n; i++) n += t->results[i].code == 0;
     return n;
 }
 
 int64_t lfs_ticket_refused(const lfs_ticket *t) {
-    for (uint32_t i = 0; i < t->n; i++)
-        if (t->results[i].code) return i;
+    for (int64_t before = 0; t; before += t->n, t = t->more)
+        for (uint32_t i = 0; i < t->n; i++)
+            if (t->results[i].code) return before + i;
     return -1;
 }
 
@@ -105,11 +122,13 @@ static int follows(const lfs_result *a, const lfs_result *b) {
 }
 
 uint32_t lfs_ticket_runs(const lfs_ticket *t, uint32_t *starts, uint32_t cap) {
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < t->n; i++) {
-        if (i && follows(&t->results[i - 1], &t->results[i])) continue;
-        if (n < cap) starts[n] = i;
-        n++;
-    }
+    uint32_t n = 0, before = 0;
+    const lfs_result *last = NULL;
+    for (; t; before += t->n, t = t->more)
+        for (uint32_t i = 0; i < t->n; last = &t->results[i++]) {
+            if (last && follows(last, &t->results[i])) continue;
+            if (n < cap) starts[n] = before + i;
+            n++;
+        }
     return n;
 }
