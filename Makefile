@@ -46,7 +46,7 @@ check: dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest -q -m 'not slow' tests/unit $(PYTEST_ARGS)
+	$(BIN)/pytest -q -n auto -m 'not slow' tests/unit $(PYTEST_ARGS)
 
 bench: dev
 	@tools/need-fuse
