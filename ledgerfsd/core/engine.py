@@ -76,7 +76,8 @@ class Engine:
     ) -> None:
         """Open and recover: load ``saved`` (or begin from nothing) and replay the rest of the journal.
 
-        ``ids_recent``: for tests: how many ids a table of the newest holds before another is begun (there are two); None: 1,000,000.
+        ``ids_recent``: for tests: how many ids a table of the newest holds before another is begun (there are two), and of how many
+        entries at least T6 need not read their words; None: 1,000,000.
         ``progress(done_bytes, total_bytes)`` is called now and then. Raises StoreError when the files cannot be used (a ``saved`` that does
         not fit among them: open again without it), DamageError when the journal is damaged. No thread runs before ``start``.
         """

@@ -333,12 +333,12 @@ def mapped_kib(path: Path) -> int:
 
 
 def test_segments_that_were_indexed_are_not_kept_mapped(tmp_path: Path) -> None:
-    """But for the last, which goes on; and they are read as ever."""
+    """But for the last, which goes on; and they are read as ever. Holds: of transactions T6 reads none."""
     store = make(tmp_path / "store")
     reference = "r" * 200
     for part in range(5):
         lines = [
-            b'{"debit":"a1","credit":"a2","amount":"1.00","id":"%d-%d","reference":"%b"}\n'
+            b'{"type":"hold","debit":"a1","credit":"a2","amount":"1.00","id":"%d-%d","reference":"%b"}\n'
             % (part, number, reference.encode())
             for number in range(10_000)
         ]

@@ -51,7 +51,7 @@ const char *lfs_engine_error(lfs_engine *e);
 int lfs_engine_create(lfs_engine *e, const char *ledger, const char *currencies_hash, uint64_t now_ns);
 /* Open the files. mark (80 bytes) comes from lfs_save_mark, or NULL to begin from nothing: then the projections are emptied. */
 int lfs_engine_open(lfs_engine *e, const uint8_t *mark);
-/* For tests, before the engine is opened: ids that are kept in a table before another is begun, and entries of which a run of ids is made. */
+/* For tests, before the engine is opened: ids that are kept in a table before another is begun, entries of which a run of ids is made, and entries whose words are kept for T6. */
 void lfs_engine_ids(lfs_engine *e, uint64_t recent);
 int lfs_load_page(lfs_engine *e, uint32_t page, const uint8_t *bytes, size_t len);
 int lfs_load_table(lfs_engine *e, const char *name, const uint8_t *bytes, size_t len);

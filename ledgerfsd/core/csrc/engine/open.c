@@ -25,6 +25,7 @@ static int open_dirs(lfs_engine *e, int empty) {
 void lfs_engine_ids(lfs_engine *e, uint64_t recent) {
     e->ledger.ids_most = recent;
     e->runs.ids_run = recent / 2 + 1;
+    while (e->runs.words_kept > 64 && e->runs.words_kept > recent) e->runs.words_kept /= 2;
 }
 
 int lfs_engine_create(lfs_engine *e, const char *ledger, const char *currencies_hash, uint64_t now_ns) {

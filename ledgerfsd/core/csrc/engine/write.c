@@ -14,6 +14,7 @@ lfs_group *lfs_group_new(void) {
     g->bytes = lfs_grow(NULL, g->size);
     g->start = lfs_grow(NULL, g->entries_size * sizeof *g->start);
     g->tag = lfs_grow(NULL, g->entries_size * sizeof *g->tag);
+    g->word = lfs_grow(NULL, g->entries_size * sizeof *g->word);
     g->leaves_size = g->entries_size;
     g->leaves = lfs_grow(NULL, g->leaves_size * 32ull);
     g->txs = lfs_grow(NULL, g->txs_size * sizeof *g->txs);
@@ -26,6 +27,7 @@ void lfs_group_free(lfs_group *g) {
     free(g->bytes);
     free(g->start);
     free(g->tag);
+    free(g->word);
     free(g->leaves);
     free(g->txs);
     free(g->updates);
@@ -100,6 +102,7 @@ static void seal(lfs_engine *e, lfs_group *g, const uint8_t *state_root) {
     e->n_tiles += lfs_frontier_append_tiles(&e->frontier, leaf, 1, e->tile_room + 32 * e->n_tiles);
     memcpy(e->prev_seal, leaf, 32);
     g->tag[n] = 0;
+    g->word[n] = 0;
     g->used += len + 2;
 }
 
@@ -203,6 +206,7 @@ static void index_group(lfs_engine *e, const lfs_group *g) {
         lfs_tail_add(&e->runs, ordinal, (uint32_t)index, entry_len(g, (uint32_t)(index - g->first_index)), updates[i].states);
     }
     lfs_ids_tail_add(&e->runs, g->tag, g->entries + 1);
+    lfs_words_tail_add(&e->runs, g->first_index, g->word, g->entries + 1);
     lfs_runs_wake(e);
 }
 

@@ -16,6 +16,7 @@ void lfs_runs_init(lfs_runs *r, uint32_t accounts_max) {
     r->dir = -1;
     r->accounts_max = accounts_max;
     r->ids_run = LFS_IDS_RUN;
+    r->words_kept = LFS_WORDS_KEPT;
     r->heads = mmap(NULL, (size_t)accounts_max * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (r->heads == MAP_FAILED) lfs_grow(NULL, (size_t)-1 / 2);
     madvise(r->heads, (size_t)accounts_max * 8, MADV_HUGEPAGE); /* read and written by account at random */

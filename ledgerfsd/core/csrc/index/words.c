@@ -3,16 +3,10 @@
 #include "engine.h"
 #include <stdlib.h>
 #include <sys/mman.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 #define ROOM_BYTES ((LFS_BUILD_RECORDS + LFS_WORDS_MAX) * sizeof(lfs_record))
 #define AHEAD 5 /* entries */
 #define WINDOW 4096 /* behind the beginning of an entry's reference follow at most 512 bytes of it, 16 tags and some short members */
-
-static uint64_t key_of(const lfs_engine *e, char kind, lfs_text text) {
-    return (XXH3_64bits_withSeed(text.p, text.len, e->ledger.seed + (uint8_t)kind)) >> 16;
-}
 
 /* The text that begins at `found`, when that is the value of a member of the entry itself: what sorts behind reference and tags has no brackets of its
  * own, so behind a member of the entry only its last bracket closes. */
@@ -72,9 +66,28 @@ static lfs_text tags_of(const uint8_t *bytes, uint32_t len) {
 uint32_t lfs_entry_words(const lfs_engine *e, const uint8_t *bytes, uint32_t len, uint64_t *out) {
     uint32_t n = 0;
     lfs_text reference = reference_of(bytes, len), tags = tags_of(bytes, len), tag;
-    if (reference.p) out[n++] = key_of(e, 'r', reference);
-    while (n < LFS_WORDS_MAX && next_tag(&tags, &tag)) out[n++] = key_of(e, 't', tag);
+    if (reference.p) out[n++] = lfs_word_key(&e->ledger, 'r', reference);
+    while (n < LFS_WORDS_MAX && next_tag(&tags, &tag)) out[n++] = lfs_word_key(&e->ledger, 't', tag);
     return n;
+}
+
+/* -- words that T1 knows */
+
+/* T6 may look at what we overwrite: the new end is there before it, by which T6 sees that it was. */
+void lfs_words_tail_add(lfs_runs *r, uint64_t first, const uint64_t *words, uint32_t n) {
+    if (!r->word_tail) r->word_tail = lfs_grow(NULL, r->words_kept * sizeof *r->word_tail);
+    if (first != atomic_load_explicit(&r->word_end, memory_order_relaxed)) atomic_store_explicit(&r->word_from, first, memory_order_relaxed); /* the first of this life */
+    atomic_store_explicit(&r->word_end, first + n, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+    for (uint64_t i = 0, mask = r->words_kept - 1; i < n; i++) atomic_store_explicit(&r->word_tail[(first + i) & mask], words[i], memory_order_relaxed);
+}
+
+/* Of an entry that is published. */
+static uint64_t known_word(lfs_runs *r, uint64_t index) {
+    if (!atomic_load_explicit(&r->word_end, memory_order_relaxed) || index < atomic_load_explicit(&r->word_from, memory_order_relaxed)) return LFS_WORD_ASK;
+    uint64_t word = atomic_load_explicit(&r->word_tail[index & (r->words_kept - 1)], memory_order_relaxed);
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&r->word_end, memory_order_relaxed) - index <= r->words_kept ? word : LFS_WORD_ASK;
 }
 
 /* -- words of what is in no run yet */
@@ -87,18 +100,23 @@ static void unmap_read(lfs_engine *e, uint64_t from, uint64_t to) {
     for (const lfs_segment *s = lfs_segment_of(e, from); s < last; s++) madvise((void *)s->map, s->map_len, MADV_DONTNEED); /* only a hint */
 }
 
+static uint32_t words_at(lfs_engine *e, uint64_t index, uint64_t *out) {
+    uint32_t len;
+    if ((out[0] = known_word(&e->runs, index)) != LFS_WORD_ASK) return out[0] != 0;
+    const uint8_t *bytes = lfs_entry_at(e, index, &len);
+    const uint8_t *ahead = bytes + AHEAD * (len + 2ull); /* the end of a later one, if they are as long as this; T2's core has it */
+    __builtin_prefetch(ahead - 64);
+    __builtin_prefetch(ahead - 128);
+    return lfs_entry_words(e, bytes, len, out);
+}
+
 uint64_t lfs_words_note(lfs_engine *e, uint64_t until) {
     lfs_runs *r = &e->runs;
     uint64_t n = r->n_words, from = r->words_to;
     if (!r->words) r->words = mmap(NULL, ROOM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (r->words == MAP_FAILED) r->words = lfs_grow(NULL, (size_t)-1 / 2);
     for (uint64_t index = r->words_to, words[LFS_WORDS_MAX]; index < until && n < LFS_BUILD_RECORDS; index++) {
-        uint32_t len, found;
-        const uint8_t *bytes = lfs_entry_at(e, index, &len);
-        const uint8_t *ahead = bytes + AHEAD * (len + 2ull); /* the end of a later one, if they are as long as this; T2's core has it */
-        __builtin_prefetch(ahead - 64);
-        __builtin_prefetch(ahead - 128);
-        found = lfs_entry_words(e, bytes, len, words);
+        uint32_t found = words_at(e, index, words);
         for (uint32_t i = 0; i < found; i++) r->words[n++] = (lfs_record){words[i], (uint32_t)index, 0, 0};
         if (index % 256 == 255 || index + 1 == until || n >= LFS_BUILD_RECORDS) {
             atomic_store_explicit(&r->n_words, n, memory_order_release);
@@ -116,6 +134,7 @@ void lfs_words_idle(lfs_runs *r) {
 }
 
 void lfs_words_free(lfs_runs *r) {
+    free((void *)r->word_tail);
     if (r->words) munmap(r->words, ROOM_BYTES);
 }
 
@@ -148,7 +167,7 @@ static int take(lfs_engine *e, uint64_t index, char kind, lfs_text word, uint64_
 int64_t lfs_read_word(lfs_engine *e, char kind, const uint8_t *word, size_t word_len, uint64_t first, uint64_t *out, uint64_t cap) {
     const lfs_run_list *list = &e->runs.list[LFS_WORDS];
     lfs_text text = {word, (uint32_t)word_len};
-    uint64_t key = key_of(e, kind, text), n = 0, entries = atomic_load_explicit(&e->entries, memory_order_acquire);
+    uint64_t key = lfs_word_key(&e->ledger, kind, text), n = 0, entries = atomic_load_explicit(&e->entries, memory_order_acquire);
     int damaged = 0;
     pthread_rwlock_rdlock(&e->runs.lock);
     for (uint32_t i = 0; i < list->n && n < cap && !damaged; i++) {

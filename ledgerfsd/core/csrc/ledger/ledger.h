@@ -60,6 +60,8 @@ typedef struct {
 typedef struct { uint32_t ordinal; uint8_t states; lfs_state state; } lfs_update;
 typedef struct { uint32_t ordinal, index; uint16_t len; uint8_t states; } lfs_posted;
 
+#define LFS_WORD_ASK UINT64_MAX
+
 /* The entries of one batch, before and while they are written. */
 typedef struct lfs_group {
     uint8_t *bytes; /* u16 length and entry, back to back */
@@ -67,6 +69,7 @@ typedef struct lfs_group {
     uint64_t first_index, first_tx;
     uint32_t *start; /* per entry: place of its length field; and where the last one ends, once the group is closed */
     uint64_t *tag;   /* per entry: tag of the id that it owns, 0: none (FORMAT, section 8) */
+    uint64_t *word;  /* per entry: key of its only word (lfs_word_key), so that T6 need not read it; 0: it has none; LFS_WORD_ASK: the entry tells */
     uint32_t entries, entries_size;
     uint8_t *leaves; /* T2's: leaf hashes of the first `hashed` entries, and of the seal */
     uint32_t hashed, leaves_size;
@@ -179,6 +182,8 @@ uint32_t lfs_name_find(const lfs_ledger *l, uint64_t hash, const uint8_t *name, 
 int64_t lfs_id_find(lfs_ledger *l, uint64_t hash, const uint8_t *id, size_t len);
 void lfs_table_insert(lfs_ledger *l, lfs_table *t, uint64_t tag, uint32_t value);
 uint64_t lfs_hash(const lfs_ledger *l, const uint8_t *bytes, size_t len);
+/* What a run keeps of a word (index/words.c): 48 bits. kind: 'r' reference, 't' tag; text as it stands in the entry, escapes and all. */
+uint64_t lfs_word_key(const lfs_ledger *l, char kind, lfs_text text);
 lfs_hold *lfs_hold_find(const lfs_ledger *l, uint32_t index);
 lfs_hold *lfs_hold_put(lfs_ledger *l, const lfs_hold *hold);
 int lfs_reversed(const lfs_ledger *l, uint64_t tx);

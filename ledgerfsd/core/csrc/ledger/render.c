@@ -36,6 +36,7 @@ uint8_t *lfs_entry_begin(lfs_ledger *l) {
         g->entries_size *= 2;
         g->start = lfs_grow(g->start, g->entries_size * sizeof *g->start);
         g->tag = lfs_grow(g->tag, g->entries_size * sizeof *g->tag);
+        g->word = lfs_grow(g->word, g->entries_size * sizeof *g->word);
     }
     for (size_t line = 0; line < FETCHED_BYTES; line += 64) lfs_fetch_to_write(g->bytes + g->used + FETCHED_BYTES + line);
     l->time_before = l->last_time;
@@ -54,6 +55,7 @@ int lfs_entry_end(lfs_ledger *l, uint8_t *end, uint64_t tag) {
     begin[-2] = (uint8_t)(len >> 8);
     begin[-1] = (uint8_t)len;
     g->start[g->entries] = (uint32_t)g->used;
+    g->word[g->entries] = LFS_WORD_ASK;
     g->tag[g->entries++] = tag;
     g->used += len + 2;
     l->next_index++;
@@ -119,6 +121,13 @@ static uint8_t *put_pair(const lfs_ledger *l, uint8_t *p, const lfs_effect *effe
     return p;
 }
 
+/* Here its text is in the cache. A key that looks like "none" is left to the entry. */
+static uint64_t word_of(const lfs_ledger *l, const lfs_intent *in) {
+    if (!given(in, F_REFERENCE)) return 0;
+    uint64_t key = lfs_word_key(l, 'r', in->f[F_REFERENCE]);
+    return key ? key : LFS_WORD_ASK;
+}
+
 int lfs_render_txn(lfs_ledger *l, const lfs_intent *in, lfs_text id, lfs_text type, uint64_t reverses, int plain,
                    const lfs_posting *postings, const lfs_effect *effects, uint32_t n) {
     uint8_t *p = lfs_entry_begin(l);
@@ -138,7 +147,9 @@ int lfs_render_txn(lfs_ledger *l, const lfs_intent *in, lfs_text id, lfs_text ty
     p = put_kind_time(l, p, "txn/1");
     p = lfs_u64_put_loose(LIT(p, ",\"tx\":"), l->next_tx);
     p = put_text(LIT(p, ",\"type\":\""), type);
-    return lfs_entry_end(l, LIT(p, "\"}"), lfs_tag_of(l, in, id));
+    int len = lfs_entry_end(l, LIT(p, "\"}"), lfs_tag_of(l, in, id));
+    if (len >= 0) l->group->word[l->group->entries - 1] = plain ? 0 : word_of(l, in);
+    return len;
 }
 
 int lfs_render_hold(lfs_ledger *l, const lfs_intent *in, const lfs_posting *postings, const lfs_effect *effects) {

@@ -31,6 +31,7 @@ static void *big_zeroed(size_t bytes) {
 }
 
 uint64_t lfs_hash(const lfs_ledger *l, const uint8_t *bytes, size_t len) { return XXH3_64bits_withSeed(bytes, len, l->seed); }
+uint64_t lfs_word_key(const lfs_ledger *l, char kind, lfs_text text) { return XXH3_64bits_withSeed(text.p, text.len, l->seed + (uint8_t)kind) >> 16; }
 
 /* What of a hash stands in a slot, and is never 0. */
 static inline uint32_t half_of(uint64_t hash) { return (uint32_t)hash ? (uint32_t)hash : 1; }

@@ -181,6 +181,8 @@ typedef struct lfs_runs {
     /* Words (words.c) of the entries that words covers ..words_to, which are in no run: so that a look need not read these entries. */
     lfs_record *words;
     _Atomic uint64_t n_words, words_to;
+    _Atomic uint64_t *word_tail, word_from, word_end; /* T2's: the word of each of the entries word_from..word_end (lfs_group), of the last `words_kept` */
+    uint64_t words_kept; /* a power of two */
     /* Ids (ids.c). Tags of the entries id_begin..id_end, 0 for none, are in no run. */
     uint64_t *id_chunks[LFS_TAIL_CHUNKS];
     _Atomic uint64_t id_begin, id_end;
@@ -247,6 +249,9 @@ static inline const lfs_tail_posting *lfs_tail_at(const lfs_runs *r, uint64_t po
 
 /* words.c */
 #define LFS_WORDS_MAX 17 /* of an entry: a reference, or 16 tags and a reference */
+#define LFS_WORDS_KEPT (1u << 20) /* entries: 8 MiB. If T6 is further behind, it reads the entries */
+/* T2, before they are published: the words of the entries from `first` on. */
+void lfs_words_tail_add(lfs_runs *r, uint64_t first, const uint64_t *words, uint32_t n);
 uint32_t lfs_entry_words(const struct lfs_engine *e, const uint8_t *bytes, uint32_t len, uint64_t *out);
 /* Whoever builds: look at the entries up to `until`, and keep their words, until the room is full. Returns the number of all that are kept. */
 uint64_t lfs_words_note(struct lfs_engine *e, uint64_t until);
