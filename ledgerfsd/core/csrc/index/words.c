@@ -77,14 +77,14 @@ uint32_t lfs_entry_words(const lfs_engine *e, const uint8_t *bytes, uint32_t len
 void lfs_words_tail_add(lfs_runs *r, uint64_t first, const uint64_t *words, uint32_t n) {
     if (!r->word_tail) r->word_tail = lfs_grow(NULL, r->words_kept * sizeof *r->word_tail);
     if (first != atomic_load_explicit(&r->word_end, memory_order_relaxed)) atomic_store_explicit(&r->word_from, first, memory_order_relaxed); /* the first of this life */
-    atomic_store_explicit(&r->word_end, first + n, memory_order_relaxed);
+    atomic_store_explicit(&r->word_end, first + n, memory_order_release);
     atomic_thread_fence(memory_order_release);
     for (uint64_t i = 0, mask = r->words_kept - 1; i < n; i++) atomic_store_explicit(&r->word_tail[(first + i) & mask], words[i], memory_order_relaxed);
 }
 
 /* Of an entry that is published. */
 static uint64_t known_word(lfs_runs *r, uint64_t index) {
-    if (!atomic_load_explicit(&r->word_end, memory_order_relaxed) || index < atomic_load_explicit(&r->word_from, memory_order_relaxed)) return LFS_WORD_ASK;
+    if (!atomic_load_explicit(&r->word_end, memory_order_acquire) || index < atomic_load_explicit(&r->word_from, memory_order_relaxed)) return LFS_WORD_ASK;
     uint64_t word = atomic_load_explicit(&r->word_tail[index & (r->words_kept - 1)], memory_order_relaxed);
     atomic_thread_fence(memory_order_acquire);
     return atomic_load_explicit(&r->word_end, memory_order_relaxed) - index <= r->words_kept ? word : LFS_WORD_ASK;
