@@ -6,7 +6,7 @@
  * as simple as that goes to Python as ever, and so does every WRITE once an intent was refused.
  *
  * Submissions stay here until the file goes back, so that Python is not woken for each. Then it gets all of them as one, or as two, because who writes on waits
- * for half of them (inbox_lines.py): what one more costs it is about 100 microseconds, in which T1 judges a hundred intents. How many there can be is
+ * for half of them (inbox_lines.py): what one more costs it is some 30 microseconds, in which T1 judges forty intents. How many there can be is
  * bounded by `credit`. */
 #include <stddef.h>
 #include <stdlib.h>
